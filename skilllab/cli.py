@@ -1,0 +1,150 @@
+"""The command line: `skilllab run` runs the notebooks and writes the offline page, `skilllab lab` opens JupyterLab."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skilllab import format as fmt
+from skilllab.errors import InvalidValueError, SkilllabError
+
+if TYPE_CHECKING:
+    from skilllab.report.runner import NotebookRun
+
+SUCCESS, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 an experiment failed, 2 bad usage, 130 interrupted."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if rest and not options.takes_rest:
+        parser.error(f"unknown option {rest[0]!r}: see `skilllab {options.command} --help`")
+    options.rest = rest
+    try:
+        return int(options.handler(options))
+    except SkilllabError as error:
+        print(f"skilllab: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("\nskilllab: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def lab_command(notebooks: Path, *, root: bool, browser: bool, rest: Sequence[str] = ()) -> list[str]:
+    """Returns the command that opens JupyterLab in `notebooks` on this machine only, with the shipped settings.
+
+    `root` lets the root user start it, `browser` opens one; `rest` goes to JupyterLab as it is and wins.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.root_dir={notebooks.resolve()}",
+        f"--LabApp.app_settings_dir={files('skilllab') / 'lab'}",
+    ]
+    if (notebooks / "00_start_here.ipynb").is_file():
+        command.append("--LabApp.default_url=/lab/tree/00_start_here.ipynb")
+    command += ["--allow-root"] * root + ["--no-browser"] * (not browser)
+    return [*command, *rest]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="skilllab", description="A performance lab for agent skills.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    folder = argparse.ArgumentParser(add_help=False)
+    folder.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="their folder (%(default)s)")
+
+    run = commands.add_parser("run", parents=[folder], help="run the notebooks and write the offline page")
+    run.add_argument("names", nargs="*", metavar="NAME", help="only these notebooks: 01_caching, or 01 for short")
+    run.add_argument("--output", type=Path, default=Path("results"), help="folder of the page (%(default)s)")
+    run.add_argument("--full", action="store_true", help="run the long setting instead of the fast one")
+    run.set_defaults(handler=_run, takes_rest=False)
+
+    lab = commands.add_parser("lab", parents=[folder], help="open JupyterLab; further options go to JupyterLab")
+    lab.set_defaults(handler=_lab, takes_rest=True)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from skilllab.report.page import write_page
+
+    start = time.perf_counter()
+    paths = _select(options.notebooks, options.names)
+    runs = [_run_one(path, f"[{number}/{len(paths)}]", options.full) for number, path in enumerate(paths, 1)]
+    page = options.output / "index.html"
+    size = write_page(runs, page, fast=not options.full)
+    failed = [run.name for run in runs if run.failure]
+    found = sum(len(run.findings) for run in runs)
+    print(
+        f"{_plural(found, 'finding')} from {_plural(len(runs), 'notebook')} in "
+        f"{fmt.duration(time.perf_counter() - start)}: open {page} ({fmt.size(size)}, works offline)"
+    )
+    if failed:
+        print(f"{_plural(len(failed), 'notebook')} failed: {', '.join(failed)}")
+    return FAILURE if failed else SUCCESS
+
+
+def _select(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Returns the notebooks to run, in order of their names; raises InvalidValueError when a name fits none or many."""
+    paths = sorted(folder.glob("*.ipynb"))
+    if not paths:
+        raise InvalidValueError(f"no notebook in {str(folder)!r}: say where they are with --notebooks")
+    chosen = set()
+    for name in names:
+        stem = name.removesuffix(".ipynb")
+        fits = [p for p in paths if p.stem == stem] or [p for p in paths if p.stem.startswith(stem)]
+        if len(fits) != 1:
+            known = ", ".join(path.stem for path in fits or paths)
+            raise InvalidValueError(f"{name!r} names {_plural(len(fits), 'notebook')}: name one of {known}")
+        chosen.add(fits[0])
+    return [path for path in paths if path in chosen or not names]
+
+
+def _run_one(path: Path, position: str, full: bool) -> NotebookRun:
+    """Runs one notebook under a progress bar, and prints its findings, or where it failed."""
+    from tqdm import tqdm
+
+    from skilllab.report.runner import run_notebook
+
+    label = f"{position} {path.stem}"
+    shown = sys.stderr.isatty()
+    layout = "{desc} {bar:24} {n_fmt}/{total_fmt} cells, {elapsed}{postfix}"
+    with tqdm(desc=label, total=1, disable=not shown, leave=False, bar_format=layout, file=sys.stderr) as bar:
+
+        def on_cell(done: int, total: int, line: str) -> None:
+            bar.total, bar.n = total, done
+            bar.set_postfix_str(line[:40])
+
+        run = run_notebook(path, fast=not full, on_cell=on_cell)
+    print(f"{label} took {fmt.duration(run.duration)}", file=sys.stderr, flush=True)
+    for finding in run.findings:
+        print(finding, flush=True)
+    if run.failure:
+        print(f"FAILED {path.name}, {run.failure}", flush=True)
+    return run
+
+
+def _lab(options: argparse.Namespace) -> int:
+    if not options.notebooks.is_dir():
+        raise InvalidValueError(f"{str(options.notebooks)!r} is not a folder: say where the notebooks are")
+    browser = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    command = lab_command(options.notebooks, root=os.geteuid() == 0, browser=browser, rest=options.rest)
+    if not browser:
+        print("No display here: open the address that JupyterLab prints below.", file=sys.stderr, flush=True)
+    os.execv(command[0], command)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{fmt.count(count)} {noun}{'' if count == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

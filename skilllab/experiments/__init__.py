@@ -1,0 +1,1 @@
+"""Experiments: questions put to traces, skills and engines, answered with numbers."""

@@ -1,0 +1,358 @@
+"""Columns to matplotlib Axes: the one look of every figure of the lab. It knows no result class, and never pyplot.
+
+In a notebook a call such as `plots.growth(sizes, {"index": seconds}, title="...")` as the last line of a cell shows its
+figure once, sharp, with a text for readers who do not see it; no `%matplotlib`, no `plt.show()`. A call that is not
+the last line shows nothing: end the cell with the Axes, or with the figure. Several plots side by side:
+
+    fig = plots.figure(10, 4)
+    left, right = fig.subplots(1, 2)
+    plots.growth(..., ax=left)
+    plots.bars(..., ax=right)
+    fig
+
+Titles are findings, wrapped to the width there is. Lines are named at their right end; names that would overlap are
+spread and tied to their line. Both happen whenever a figure made here is laid out; in one made elsewhere they happen
+once, when the function is called. `png` gives a figure's bytes, `summary` its text.
+
+Durations come in seconds, ratios 0 to 1; `skilllab.format` writes them. None and NaN were not measured: a line has a
+gap there, a bar reads "–". What a logarithmic axis cannot show (0 and less) is refused with InvalidValueError.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+
+from skilllab import format as fmt
+from skilllab import look
+from skilllab.errors import InvalidValueError
+from skilllab.look import Show, figure, png, summary
+from skilllab.stats import Array, Interval, finest_quantile, quantiles
+
+__all__ = ["bars", "cliff", "figure", "growth", "hit_ratio_curve", "percentile_curve", "png", "summary", "time_line"]
+
+Series = Mapping[str, npt.ArrayLike]
+
+_HALO = [withStroke(linewidth=3, foreground="white")]
+
+
+def percentile_curve(series: Series, *, title: str = "", y_label: str = "Latency", ax: Axes | None = None) -> Axes:
+    """Draws latency (log) against percentile on an axis of nines, one line for each column of seconds.
+
+    A line ends at the finest percentile that its number of values supports: that still has a 95 % interval.
+    """
+    ax = _plot(ax)
+    columns = {name: _measured(values, name) for name, values in _some(series, "series").items()}
+    sizes = [len(column) for column in columns.values()]
+    finest = {name: finest_quantile(len(column)) for name, column in columns.items()}
+    last = max(finest.values())
+    shown: list[float] = []
+    for name, column in columns.items():
+        shares = -np.expm1(-np.linspace(0, -math.log1p(-finest[name]), 300))
+        curve = quantiles(column, shares)
+        shown += curve.tolist()
+        _line(ax, shares, curve, name)
+    ax.set_xscale("function", functions=(_nines, lambda nines: 1 - 10.0 ** -np.asarray(nines)))
+    ax.set_xlim(0, last)
+    ticks = [0.0, *([0.25, 0.5, 0.75] if last < 0.9 else [0.5]), *(1 - 10.0**-nine for nine in range(1, 9))]
+    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= last]))
+    _write(ax, "x", lambda share: fmt.ratio(share, 6))
+    _log_axis(ax, "y", shown, fmt.duration)
+    n = fmt.count(min(sizes)) if min(sizes) == max(sizes) else f"{fmt.count(min(sizes))} to {fmt.count(max(sizes))}"
+    return look.dress(ax, title, f"Percentile of calls (n = {n})", y_label)
+
+
+def hit_ratio_curve(
+    sizes: npt.ArrayLike,
+    ratios: Series,
+    *,
+    optimum: npt.ArrayLike | None = None,
+    point: tuple[float, float] | None = None,
+    title: str = "",
+    x_label: str = "Cache size (entries)",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws hit ratios (0 to 1) against cache size (log); `optimum` is Belady's, `point` a marked (size, ratio)."""
+    ax = _plot(ax)
+    x = _log_x(ax, sizes)
+    for name, values in _some(ratios, "ratios").items():
+        _line(ax, x, _column(values, name, len(x)), name)
+    if optimum is not None:
+        _line(ax, x, _column(optimum, "optimum", len(x)), "optimum (Belady)", grey=True)
+    _share_axis(ax, "y")
+    if point is not None:
+        _mark(ax, *point, text=f"{fmt.number(point[0])} entries: {fmt.ratio(point[1])}")
+    return look.dress(ax, title, x_label, "Hit ratio")
+
+
+def growth(
+    sizes: npt.ArrayLike,
+    series: Series,
+    *,
+    intervals: Mapping[str, Sequence[Interval | None]] | None = None,
+    title: str = "",
+    x_label: str = "Skills",
+    y_label: str = "Time a call",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws seconds against size on two log axes, with an interval at each point where `intervals` has one."""
+    ax = _plot(ax)
+    x = _log_x(ax, sizes)
+    shown: list[float] = []
+    for name, values in _some(series, "series").items():
+        y = _column(values, name, len(x))
+        shown += y.tolist()
+        colour = _line(ax, x, y, name)
+        for place, one in zip(x, (intervals or {}).get(name, ()), strict=False):
+            if one is not None:
+                ax.vlines(place, one.low, one.high, color=colour, linewidth=5, alpha=0.35)
+                shown += [one.low, one.high]
+    _log_axis(ax, "y", shown, fmt.duration)
+    return look.dress(ax, title, x_label, y_label)
+
+
+def cliff(
+    hit_ratios: npt.ArrayLike,
+    series: Series,
+    *,
+    q: float = 0.95,
+    title: str = "",
+    y_label: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws a latency quantile in seconds (log) against hit ratio, and the edge where that quantile becomes a hit.
+
+    Of all calls the share `q` lies below the quantile: with more hits than that, the quantile is a hit.
+    """
+    ax = _plot(ax)
+    x = _column(hit_ratios, "hit_ratios")
+    shown: list[float] = []
+    for name, values in _some(series, "series").items():
+        shown += _column(values, name, len(x)).tolist()
+        _line(ax, x, _column(values, name, len(x)), name)
+    _share_axis(ax, "x", x)
+    _log_axis(ax, "y", shown, fmt.duration)
+    which = f"p{fmt.trimmed(fmt.number(100 * q, 6))}"
+    ax.axvline(q, color=look.GREY, linewidth=1, zorder=1)
+    ax.annotate(
+        f"beyond {fmt.trimmed(fmt.ratio(q, 4))} hits\n{which} is a hit",
+        (q, 0.03),
+        xycoords=ax.get_xaxis_transform(),
+        xytext=(-6, 0),
+        textcoords="offset points",
+        ha="right",
+        color=look.GREY,
+        fontsize=look.TEXT,
+        path_effects=_HALO,
+    )
+    return look.dress(ax, title, "Hit ratio", f"{which} latency" if y_label is None else y_label)
+
+
+def time_line(
+    times: npt.ArrayLike,
+    series: Series,
+    *,
+    show: Show = fmt.ratio,
+    title: str = "",
+    x_label: str = "Time (s)",
+    y_label: str = "Hit ratio",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws columns against time or step on linear axes from zero; `show` writes the values."""
+    ax = _plot(ax)
+    x = _column(times, "times")
+    for name, values in _some(series, "series").items():
+        _line(ax, x, _column(values, name, len(x)), name)
+    _write(ax, "x", fmt.number)
+    if show is fmt.ratio:
+        _share_axis(ax, "y")
+    else:
+        _write(ax, "y", show)
+        ax.set_ylim(min(0, ax.get_ylim()[0]))
+    return look.dress(ax, title, x_label, y_label)
+
+
+def bars(
+    labels: Sequence[str],
+    values: npt.ArrayLike,
+    *,
+    intervals: Sequence[Interval | None] | None = None,
+    show: Show = fmt.number,
+    log: bool = False,
+    title: str = "",
+    x_label: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws one horizontal bar for each label, from the top, with its interval and its value as `show` writes it.
+
+    On a log axis, which has no zero for a bar to start from, dots take the place of bars.
+    """
+    if not labels:
+        raise InvalidValueError("labels(=[]) must name at least one bar")
+    ax = _plot(ax, height=1.3 + 0.42 * len(labels))
+    x, y = _column(values, "values", len(labels)), np.arange(len(labels))
+    ranges = [one or Interval(value, value, 0) for one, value in zip(intervals or [None] * len(x), x, strict=True)]
+    ends = np.array([(one.low, one.high) for one in ranges])
+    if log:
+        ax.hlines(y, *_log_axis(ax, "x", [*x, *ends.ravel()], show), color=look.GRID, zorder=0.5)
+        ax.plot(x, y, "o", color=look.COLOURS[0], markersize=9, label="_values")
+    else:
+        ax.barh(y, x, color=look.COLOURS[0], height=0.62)
+        _write(ax, "x", show)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.hlines(y, ends[:, 0], ends[:, 1], color=look.INK, linewidth=1.6, zorder=3)
+    start = ax.get_xlim()[0] if log else 0.0
+    for place, value, end in zip(y, x, ends, strict=True):
+        ax.annotate(
+            show(value) if math.isfinite(value) else fmt.NOT_MEASURED,
+            (np.nanmax([value, end[1], start]), place),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=look.INK,
+            fontsize=look.TEXT,
+            gid=look.VALUE,
+        )
+    ax.set_yticks(y, [textwrap.fill(label, 30) for label in labels])
+    ax.set_ylim(len(x) - 0.5, -0.5)
+    look.dress(ax, title, x_label, "")
+    ax.grid(visible=False, axis="y")
+    ax.spines["left"].set_visible(not log)
+    return ax
+
+
+def _plot(ax: Axes | None, height: float = 4.5) -> Axes:
+    return figure(height=height).add_subplot(axes_class=look.PlotAxes) if ax is None else ax
+
+
+def _line(ax: Axes, x: Array, y: Array, name: str, *, grey: bool = False) -> str:
+    """Draws one line with its name at its right end, in the next colour and style; returns the colour."""
+    index = sum(not str(line.get_label()).startswith("_") for line in ax.get_lines())
+    place = index % len(look.COLOURS)
+    colour, ink = (look.GREY, look.GREY) if grey else (look.COLOURS[place], look.INKS[place])
+    style = "-" if grey else look.STYLES[(place + index // len(look.COLOURS)) % len(look.STYLES)]
+    marker = "o" if np.isfinite(y).sum() <= 15 else ""
+    ax.plot(x, y, color=colour, linestyle=style, linewidth=2, marker=marker, markersize=4.5, label=name)
+    points = look.finite(x, y)
+    if len(points):
+        beside = ax.get_yaxis_transform() + ScaledTranslation(10 / 72, 0, ax.figure.dpi_scale_trans)
+        ax.annotate(
+            textwrap.fill(name, 24),
+            points[-1],
+            xytext=(1, points[-1][1]),
+            textcoords=beside,
+            va="center",
+            color=ink,
+            fontsize=look.TEXT,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": look.TIE,
+                "linewidth": 0.7,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },
+            annotation_clip=False,
+            gid=look.NAME,
+        )
+    return colour
+
+
+def _mark(ax: Axes, x: float, y: float, *, text: str) -> None:
+    """Marks one point; its text stands below, on the side that has room."""
+    ax.plot(
+        [x],
+        [y],
+        "o",
+        color=look.INK,
+        markersize=9,
+        markeredgecolor="white",
+        markeredgewidth=1.5,
+        label="_point",
+        zorder=5,
+    )
+    left = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[0] > 0.6
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=(-9 if left else 9, -9),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top",
+        color=look.INK,
+        fontsize=look.TEXT,
+        weight="bold",
+        path_effects=_HALO,
+        zorder=6,
+    )
+
+
+def _log_x(ax: Axes, sizes: npt.ArrayLike) -> Array:
+    x = _column(sizes, "sizes")
+    _log_axis(ax, "x", x, fmt.number, pad=0.02)
+    return x
+
+
+def _log_axis(
+    ax: Axes, which: Literal["x", "y"], values: Iterable[float], show: Show, pad: float = 0.08
+) -> tuple[float, float]:
+    """Makes an axis logarithmic with human ticks, never so narrow that noise fills it; returns its limits."""
+    shown = np.array([value for value in values if math.isfinite(value)])
+    if not len(shown) or shown.min() <= 0:
+        raise InvalidValueError(f"a log axis shows values > 0, got {shown.min() if len(shown) else 'none at all'}")
+    low, high = math.log10(shown.min()), math.log10(shown.max())
+    space = max(pad * (high - low), (math.log10(6) - (high - low)) / 2)
+    limits = (10 ** (low - space), 10 ** (high + space))
+    ax.set(**{f"{which}scale": "log", f"{which}lim": limits})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_locator(look.HumanTicks(axis, show))
+    axis.set_minor_locator(FixedLocator([]))
+    _write(ax, which, show)
+    return limits
+
+
+def _share_axis(ax: Axes, which: Literal["x", "y"], values: Array | None = None) -> None:
+    low = 0.0 if values is None else math.floor(10 * np.nanmin(values)) / 10
+    ax.set(**{f"{which}lim": (low, 1)})
+    _write(ax, which, lambda share: fmt.ratio(share, 4))
+
+
+def _write(ax: Axes, which: Literal["x", "y"], show: Show) -> None:
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: fmt.trimmed(show(value))))
+
+
+def _some(series: Series, name: str) -> Series:
+    if not series:
+        raise InvalidValueError(f"{name}(={{}}) must hold at least one column")
+    return series
+
+
+def _measured(values: npt.ArrayLike, name: str) -> Array:
+    column = _column(values, name)
+    return column[np.isfinite(column)]
+
+
+def _column(values: npt.ArrayLike, name: str, length: int | None = None) -> Array:
+    """Returns numbers as an array, None as NaN; raises InvalidValueError unless it has one dimension and the length."""
+    try:
+        column = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(f"{name}(={values!r:.80}) must be numbers in a list, array or column") from error
+    if column.ndim != 1 or not len(column) or (length is not None and len(column) != length):
+        wanted = "not be empty" if length is None else f"hold {length}, one for each place on the other axis"
+        raise InvalidValueError(f"{name} of shape {column.shape} must be one column and {wanted}")
+    return column
+
+
+def _nines(shares: npt.ArrayLike) -> Array:
+    return np.asarray(-np.log10(1 - np.clip(shares, 0, 1 - 1e-12)))
