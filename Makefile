@@ -9,8 +9,6 @@ STAMP := .venv/.stamp-$(shell { cat pyproject.toml constraints.txt; pwd; } | cks
 
 # Set-up leaves compiling to the first import, which needs leave to write it.
 unexport PYTHONDONTWRITEBYTECODE
-# A user's own packages must not stand in for missing ones.
-export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help run lab test check bench setup clean

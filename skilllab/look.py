@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation, Text
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import Locator
+from matplotlib.ticker import Locator, MaxNLocator
 from PIL import Image
 
 from skilllab import format as fmt
@@ -57,7 +57,7 @@ def png(fig: Figure) -> bytes:
 
 def summary(ax: Axes) -> str:
     """Returns what a plot shows, in words: title, axes, and the ends of every line or the value of every bar."""
-    parts = [_unwrapped(ax.get_title("left")), f"{ax.get_ylabel()} over {ax.get_xlabel()}".strip()]
+    parts = [_unwrapped(ax.get_title("left")), " over ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel())))]
     write_x, write_y = ax.xaxis.get_major_formatter(), ax.yaxis.get_major_formatter()
     for line in ax.get_lines():
         points = finite(line.get_xdata(), line.get_ydata())
@@ -93,15 +93,19 @@ class PlotAxes(_Shown, Axes):
 
 
 class Layout(ConstrainedLayoutEngine):
-    """Constrained layout that also wraps titles before it and spreads the names of lines after it."""
+    """Constrained layout that also wraps titles to the room there is and spreads the names of lines."""
+
+    def __init__(self) -> None:
+        super().__init__(w_pad=0.1, h_pad=0.1)
 
     def execute(self, fig: Figure) -> None:
-        for ax in fig.axes:
-            _wrap_title(ax)
+        settle_titles(fig)
         super().execute(fig)
+        if settle_titles(fig):
+            super().execute(fig)
+            settle_titles(fig)
         for ax in fig.axes:
-            _align_title(ax)
-            _spread_names(ax)
+            spread_names(ax)
 
 
 def dress(ax: Axes, title: str, x_label: str, y_label: str) -> Axes:
@@ -116,12 +120,12 @@ def dress(ax: Axes, title: str, x_label: str, y_label: str) -> Axes:
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)
     if not isinstance(ax.figure.get_layout_engine(), Layout):
-        _wrap_title(ax)
-        _spread_names(ax)
+        settle_titles(ax.figure)
+        spread_names(ax)
     return ax
 
 
-class HumanTicks(Locator):
+class LogTicks(Locator):
     """1-2-5 steps, decades, or every other decade: the finest that fits; durations count in 60 from a minute on."""
 
     def __init__(self, axis: Axis, show: Show) -> None:
@@ -139,48 +143,82 @@ class HumanTicks(Locator):
                 minutes = (60, 120, 300, 600, 1800, 3600, 7200, 18000) if len(steps) > 1 else (60, 600, 3600)
                 found = [tick for tick in found if tick < 60 or tick > 18000] + list(minutes)
             ticks = [tick for tick in sorted(found) if vmin * 0.999 <= tick <= vmax * 1.001]
-            if len(ticks) <= self._room(ticks):
+            if len(ticks) <= _room(self._of, self._show, ticks):
                 break
         return ticks
 
-    def _room(self, ticks: Sequence[float]) -> float:
-        """Returns how many ticks the axis has room for."""
-        box, size = self._of.axes.bbox, TEXT * self._of.axes.figure.dpi / 72
-        if isinstance(self._of, YAxis):
-            return min(10, box.height / (2 * size))
-        longest = max((len(fmt.trimmed(self._show(tick))) for tick in ticks), default=1)
-        return box.width / ((0.62 * longest + 1.5) * size)
+
+class LinearTicks(MaxNLocator):
+    """1-2-5 steps as many as fit; sizes count in the binary unit that fits the axis."""
+
+    def __init__(self, axis: Axis, show: Show) -> None:
+        super().__init__(steps=[1, 2, 5, 10])
+        self._of, self._show = axis, show
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        top = max(abs(vmin), abs(vmax), 1e-300)
+        unit = 1024.0 ** max(0, math.floor(math.log(top, 1024))) if self._show is fmt.size else 1.0
+        self.set_params(nbins=max(1, min(6, int(_room(self._of, self._show, [0.7 * top])) - 1)))
+        ticks = [tick * unit for tick in super().tick_values(vmin / unit, vmax / unit)]
+        slack = 1e-9 * (vmax - vmin)
+        return [tick for tick in ticks if vmin - slack <= tick <= vmax + slack]
 
 
-def _wrap_title(ax: Axes) -> None:
-    """Breaks a plot's title into lines as wide as its column of the figure."""
-    title = _title(ax)
-    if title is None:
-        return
-    spec = ax.get_subplotspec()
-    share = ax.get_position().width
-    if spec is not None:
-        widths = np.asarray(spec.get_gridspec().get_width_ratios(), dtype=np.float64)
-        share = float(widths[spec.colspan.start : spec.colspan.stop].sum() / widths.sum())
-    room = 72 * (share * ax.figure.bbox.width / ax.figure.dpi - 0.25)
+def _room(axis: Axis, show: Show, ticks: Sequence[float]) -> float:
+    """Returns how many ticks the axis has room for."""
+    size = TEXT * axis.axes.figure.dpi / 72
+    if isinstance(axis, YAxis):
+        return min(10, axis.axes.bbox.height / (2 * size))
+    longest = max((len(fmt.trimmed(show(tick))) for tick in ticks), default=1)
+    return axis.axes.bbox.width / ((0.62 * longest + 1.5) * size)
+
+
+def settle_titles(fig: Figure | SubFigure) -> bool:
+    """Aligns titles with the left edge of their plot's tick labels and wraps them; returns whether a line changed."""
+    found = [(title, ax, _left(ax)) for ax in fig.axes if (title := _title(ax)) is not None]
+    changed = False
+    for title, ax, left in found:
+        beside = [edge for _, other, edge in found if edge > left and _same_row(ax, other)]
+        room = min(beside, default=fig.bbox.width) - left - 0.2 * fig.dpi
+        text = _balanced(title.get_text(), 72 * room / fig.dpi, TITLE)
+        changed |= text != title.get_text()
+        title.set_text(text)
+        title.set_x((left - ax.bbox.x0) / ax.bbox.width)
+    return changed
+
+
+def _left(ax: Axes) -> float:
+    box = ax.yaxis.get_tightbbox(None)
+    return float(ax.bbox.x0 if box is None else min(box.x0, ax.bbox.x0))
+
+
+def _same_row(ax: Axes, other: Axes) -> bool:
+    return bool(ax.bbox.y0 < other.bbox.y1 and other.bbox.y0 < ax.bbox.y1)
+
+
+def _balanced(text: str, room: float, size: float) -> str:
+    """Breaks a text into the fewest lines at most `room` points wide, all about as long: no word stands alone."""
+    lines = _wrapped(text, room, size)
+    for narrower in np.linspace(room, room / 2, 12):
+        tried = _wrapped(text, narrower, size)
+        if len(tried) > len(lines):
+            break
+        lines = tried
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, room: float, size: float) -> list[str]:
     lines: list[str] = []
-    for word in _unwrapped(title.get_text()).split():
+    for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _width(longer, title.get_fontsize()) <= room:
+        if lines and _width(longer, size) <= room:
             lines[-1] = longer
         else:
             lines.append(word)
-    title.set_text("\n".join(lines))
+    return lines
 
 
-def _align_title(ax: Axes) -> None:
-    """Moves the title to the left edge of the tick labels and the label, where the eye starts."""
-    box, title = ax.yaxis.get_tightbbox(None), _title(ax)
-    if box is not None and title is not None:
-        title.set_x((box.x0 - ax.bbox.x0) / ax.bbox.width)
-
-
-def _spread_names(ax: Axes) -> None:
+def spread_names(ax: Axes) -> None:
     """Moves the names of lines up and down, as little as possible, until none overlaps."""
     names = [text for text in ax.texts if isinstance(text, Annotation) and text.get_gid() == NAME]
     if not names:

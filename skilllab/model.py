@@ -7,7 +7,7 @@ checks its fields by hand (a pydantic model of the same fields costs more than t
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self
 
@@ -119,12 +119,20 @@ class _Checked(BaseModel):
 
 def definition_error(what: str, error: ValidationError, name: object = None) -> InvalidDefinitionError:
     """Returns the InvalidDefinitionError that says all of a pydantic error in a line per field."""
-    rows = []
+    fields, rows = [], []
     for item in error.errors(include_url=False):
         field = ".".join(str(part) for part in item["loc"]) or "definition"
-        rows.append(f"{field}={_short(item['input'])}: {item['msg']}")
+        inner = item.get("ctx", {}).get("error")
+        if isinstance(inner, InvalidDefinitionError):  # a model inside this one has said it already
+            field, row = f"{field}.{inner.field}", f"{field}.{str(inner).partition(': ')[2]}"
+        elif item["type"] == "missing":
+            row = f"{field} is missing"
+        else:
+            row = f"{field}={_short(item['input'])}: {item['msg'].removeprefix('Value error, ')}"
+        fields.append(field)
+        rows.append(row)
     title = f"{what} {name!r}" if name is not None else what
-    return InvalidDefinitionError(f"{title}: {'; '.join(rows)}", field=rows[0].split("=")[0])
+    return InvalidDefinitionError(f"{title}: {'; '.join(rows)}", field=fields[0])
 
 
 def _short(value: object, limit: int = 80) -> str:
@@ -388,15 +396,3 @@ class ExecutionResult:
     def success(self) -> bool:
         """True when the skill ran to its end and its output was accepted."""
         return self.error is None
-
-
-def chunks(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yields lists of at most `size` values."""
-    batch: list[Any] = []
-    for value in values:
-        batch.append(value)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

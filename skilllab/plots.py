@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from skilllab import format as fmt
@@ -65,7 +65,7 @@ def percentile_curve(series: Series, *, title: str = "", y_label: str = "Latency
     ax.set_xlim(0, last)
     ticks = [0.0, *([0.25, 0.5, 0.75] if last < 0.9 else [0.5]), *(1 - 10.0**-nine for nine in range(1, 9))]
     ax.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= last]))
-    _write(ax, "x", lambda share: fmt.ratio(share, 6))
+    _write(ax, "x", _percentile)
     _log_axis(ax, "y", shown, fmt.duration)
     n = fmt.count(min(sizes)) if min(sizes) == max(sizes) else f"{fmt.count(min(sizes))} to {fmt.count(max(sizes))}"
     return look.dress(ax, title, f"Percentile of calls (n = {n})", y_label)
@@ -133,13 +133,15 @@ def cliff(
 
     Of all calls the share `q` lies below the quantile: with more hits than that, the quantile is a hit.
     """
+    if not 0 < q < 1:
+        raise InvalidValueError(f"q(={q}) must be between 0 and 1, both excluded: p95 is 0.95")
     ax = _plot(ax)
     x = _column(hit_ratios, "hit_ratios")
     shown: list[float] = []
     for name, values in _some(series, "series").items():
         shown += _column(values, name, len(x)).tolist()
         _line(ax, x, _column(values, name, len(x)), name)
-    _share_axis(ax, "x", x)
+    _share_axis(ax, "x", [*x, q])
     _log_axis(ax, "y", shown, fmt.duration)
     which = f"p{fmt.trimmed(fmt.number(100 * q, 6))}"
     ax.axvline(q, color=look.GREY, linewidth=1, zorder=1)
@@ -172,11 +174,12 @@ def time_line(
     x = _column(times, "times")
     for name, values in _some(series, "series").items():
         _line(ax, x, _column(values, name, len(x)), name)
-    _write(ax, "x", fmt.number)
+    _linear_axis(ax, "x", fmt.number)
+    ax.set_xlim(np.nanmin(x), np.nanmax(x) + (x.min() == x.max()))
     if show is fmt.ratio:
         _share_axis(ax, "y")
     else:
-        _write(ax, "y", show)
+        _linear_axis(ax, "y", show)
         ax.set_ylim(min(0, ax.get_ylim()[0]))
     return look.dress(ax, title, x_label, y_label)
 
@@ -200,15 +203,13 @@ def bars(
         raise InvalidValueError("labels(=[]) must name at least one bar")
     ax = _plot(ax, height=1.3 + 0.42 * len(labels))
     x, y = _column(values, "values", len(labels)), np.arange(len(labels))
-    ranges = [one or Interval(value, value, 0) for one, value in zip(intervals or [None] * len(x), x, strict=True)]
-    ends = np.array([(one.low, one.high) for one in ranges])
+    ends = _ends(x, intervals)
     if log:
         ax.hlines(y, *_log_axis(ax, "x", [*x, *ends.ravel()], show), color=look.GRID, zorder=0.5)
         ax.plot(x, y, "o", color=look.COLOURS[0], markersize=9, label="_values")
     else:
         ax.barh(y, x, color=look.COLOURS[0], height=0.62)
-        _write(ax, "x", show)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        _linear_axis(ax, "x", show)
     ax.hlines(y, ends[:, 0], ends[:, 1], color=look.INK, linewidth=1.6, zorder=3)
     start = ax.get_xlim()[0] if log else 0.0
     for place, value, end in zip(y, x, ends, strict=True):
@@ -256,6 +257,7 @@ def _line(ax: Axes, x: Array, y: Array, name: str, *, grey: bool = False) -> str
             arrowprops={
                 "arrowstyle": "-",
                 "color": look.TIE,
+                "linestyle": (0, (1, 1.5)),
                 "linewidth": 0.7,
                 "shrinkA": 1,
                 "shrinkB": 2,
@@ -310,25 +312,39 @@ def _log_axis(
     if not len(shown) or shown.min() <= 0:
         raise InvalidValueError(f"a log axis shows values > 0, got {shown.min() if len(shown) else 'none at all'}")
     low, high = math.log10(shown.min()), math.log10(shown.max())
-    space = max(pad * (high - low), (math.log10(6) - (high - low)) / 2)
+    space = max(pad * (high - low), (math.log10(10) - (high - low)) / 2)
     limits = (10 ** (low - space), 10 ** (high + space))
     ax.set(**{f"{which}scale": "log", f"{which}lim": limits})
     axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_locator(look.HumanTicks(axis, show))
+    axis.set_major_locator(look.LogTicks(axis, show))
     axis.set_minor_locator(FixedLocator([]))
     _write(ax, which, show)
     return limits
 
 
-def _share_axis(ax: Axes, which: Literal["x", "y"], values: Array | None = None) -> None:
-    low = 0.0 if values is None else math.floor(10 * np.nanmin(values)) / 10
-    ax.set(**{f"{which}lim": (low, 1)})
-    _write(ax, which, lambda share: fmt.ratio(share, 4))
+def _share_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float] = (0.0,)) -> None:
+    low = math.floor(10 * min(value for value in values if math.isfinite(value))) / 10
+    ax.set(**{f"{which}lim": (low, 1.02)})
+    _linear_axis(ax, which, fmt.ratio)
+
+
+def _linear_axis(ax: Axes, which: Literal["x", "y"], show: Show) -> None:
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_locator(look.LinearTicks(axis, show))
+    _write(ax, which, show)
 
 
 def _write(ax: Axes, which: Literal["x", "y"], show: Show) -> None:
     axis = ax.xaxis if which == "x" else ax.yaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: fmt.trimmed(show(value))))
+
+
+def _ends(values: Array, intervals: Sequence[Interval | None] | None) -> Array:
+    """Returns low and high of each value, both the value itself where it has no interval."""
+    if intervals is not None and len(intervals) != len(values):
+        raise InvalidValueError(f"intervals must hold {len(values)}, one for each bar, got {len(intervals)}")
+    ranges = zip(values, intervals or [None] * len(values), strict=True)
+    return np.array([(value, value) if one is None else (one.low, one.high) for value, one in ranges])
 
 
 def _some(series: Series, name: str) -> Series:
@@ -352,6 +368,11 @@ def _column(values: npt.ArrayLike, name: str, length: int | None = None) -> Arra
         wanted = "not be empty" if length is None else f"hold {length}, one for each place on the other axis"
         raise InvalidValueError(f"{name} of shape {column.shape} must be one column and {wanted}")
     return column
+
+
+def _percentile(share: float) -> str:
+    """Returns a percentile with one decimal more for each nine."""
+    return fmt.ratio(share, max(0, math.ceil(-math.log10(max(1 - share, 1e-12))) - 1))
 
 
 def _nines(shares: npt.ArrayLike) -> Array:

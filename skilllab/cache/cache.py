@@ -37,17 +37,8 @@ class _Counts:
         self.hits = self.misses = self.expirations = self.evictions = self.invalidations = self.size = 0
 
 
-class _Entry:
-    __slots__ = ("copied", "counts", "expires", "tags", "value")
-
-    def __init__(self, value: Any, copied: bool, expires: float, counts: _Counts, tags: tuple[str, ...]) -> None:
-        self.value = value
-        self.copied = copied
-        self.expires = expires
-        self.counts = counts
-        self.tags = tags
-
-
+# value, when it expires (s on the timer), counts of its kind, tags, whether the value is handed out as a copy
+_Entry = tuple[Any, float, _Counts, tuple[str, ...], bool]
 _Gone = list[tuple[Any, _Entry]]
 
 
@@ -89,14 +80,15 @@ class SkillCache:
             self._counts[kind] = _Counts(_checked_ttl(f"{kind}_ttl", given))
         self.max_size = max_size
         self._store = make_store(store, max_size)
-        self._lookup, self._peek = self._store.lookup, self._store.peek
-        self._put, self._evict = self._store.put, self._store.evict
+        self._peek, self._touch, self._put = self._store.peek, self._store.touch, self._store.put
+        self._evict, self._keys = self._store.evict, self._store.keys()
         self._records_allowed = 2 * max_size + _SPARE_RECORDS
         self._timer = timer
         self._copy = copy
         self._on_expire, self._on_evict = on_expire, on_evict
         self._lock = threading.RLock()
-        self._expiry = ExpiryQueue()
+        self._acquire, self._release = self._lock.acquire, self._lock.release
+        self._expiry = ExpiryQueue(self._peek)
         self._tagged: dict[str, set[Hashable]] = {}
 
     # reading
@@ -107,42 +99,49 @@ class SkillCache:
         key: text, a Key, or any JSON value or hashable (see canonical_key). valid: told the value, says whether it may
         still be served; when it may not, the entry is dropped and the look-up is a miss.
         """
-        if type(key) is not Key and not (type(key) is str and key.isascii()):
+        kind = type(key)
+        if kind is str:
+            if not key.isascii():
+                key = as_key(key)
+        elif kind is not Key:
             key = as_key(key)
-        with self._lock:
-            entry: _Entry | None = self._lookup(key)
+        self._acquire()  # a third of a hit cheaper than `with`
+        try:
+            entry: _Entry | None = self._peek(key)
             if entry is None:
-                self._counts_of(key).misses += 1
+                (self._default_counts if kind is str else self._counts_of(key)).misses += 1
                 return default
-            expired = entry.expires <= self._timer()
-            if expired:
-                entry.counts.misses += 1
-                entry.counts.expirations += 1
-                self._drop(key, entry)
-            elif valid is None or valid(entry.value):
-                entry.counts.hits += 1
-                if not entry.copied:
-                    return entry.value
+            value, expires, counts, _, copied = entry
+            alive = expires > self._timer()
+            served = alive and (valid is None or valid(value))
+            if served:
+                self._touch(key)
+                counts.hits += 1
             else:
-                entry.counts.misses += 1
-                entry.counts.invalidations += 1
                 self._drop(key, entry)
-                return default
-        if expired:
+                counts.misses += 1
+                if alive:
+                    counts.invalidations += 1
+                else:
+                    counts.expirations += 1
+        finally:
+            self._release()
+        if served:
+            return self._copied(value) if copied else value
+        if not alive:
             self._tell([(key, entry)], [])
-            return default
-        return self._copied(entry.value)
+        return default
 
     def __contains__(self, key: Any) -> bool:
         """Whether a living entry is there; counts neither as a look-up nor as a use."""
         with self._lock:
             entry = self._peek(as_key(key))
-            return entry is not None and entry.expires > self._timer()
+            return entry is not None and entry[1] > self._timer()
 
     def __len__(self) -> int:
         """The number of living entries; those found expired are removed."""
         self.cleanup()
-        return len(self._store)
+        return len(self._keys)
 
     def get_skill(self, skill_id: str) -> Any:
         """Returns what `cache_skill` stored for the id, or None."""
@@ -163,29 +162,33 @@ class SkillCache:
 
         Raises InvalidValueError for a TTL that is not above 0 and for a value that cannot be copied; nothing changes then.
         """
-        if type(key) is not Key and not (type(key) is str and key.isascii()):
+        if not (type(key) is str and key.isascii()):
             key = as_key(key)
-        counts = self._counts_of(key)
+        counts = self._default_counts if type(key) is str else self._counts_of(key)
         ttl = counts.ttl if ttl is UNSET else _checked_ttl("ttl", ttl)
         stored = value if type(value) in _ATOMS else self._copied(value)
         tags = _checked_tags(tags) if tags else ()
         gone = None
-        with self._lock:
+        self._acquire()
+        try:
             now = self._timer()
-            entry = _Entry(stored, stored is not value, math.inf if ttl is None else now + ttl, counts, tags)
+            expires = math.inf if ttl is None else now + ttl
             old = self._peek(key)
             if old is not None:
-                self._drop(key, old)
-            elif len(self._store) >= self.max_size:
+                self._uncount(key, old)
+                self._touch(key)
+            elif len(self._keys) >= self.max_size:
                 gone = self._make_room(now)
-            self._put(key, entry)
+            self._put(key, (stored, expires, counts, tags, stored is not value))
             counts.size += 1
             if tags:
                 self._tag(key, tags)
             if ttl is not None:
-                self._expiry.add(ttl, entry.expires, key, entry)
+                self._expiry.add(ttl, expires, key)
                 if self._expiry.records > self._records_allowed:
-                    self._expiry.trim(self._peek)
+                    self._expiry.trim()
+        finally:
+            self._release()
         if gone is not None:
             self._tell(*gone)
 
@@ -216,8 +219,8 @@ class SkillCache:
             if entry is None:
                 return False
             self._drop(key, entry)
-            entry.counts.invalidations += 1
-            return bool(entry.expires > self._timer())
+            entry[2].invalidations += 1
+            return bool(entry[1] > self._timer())
 
     def invalidate_tags(self, *tags: str) -> int:
         """Removes every entry stored with one of the tags; returns how many."""
@@ -235,7 +238,7 @@ class SkillCache:
     def clear(self) -> None:
         """Removes every entry; statistics stay."""
         with self._lock:
-            for key in list(self._store):
+            for key in list(self._keys):
                 self.delete(key)
 
     # statistics
@@ -262,39 +265,42 @@ class SkillCache:
             counts = self._counts.setdefault(key.kind, _Counts(self._counts[DEFAULT].ttl))
         return counts
 
-    def _make_room(self, now: float) -> tuple[_Gone, _Gone]:
-        """Removes what expired; when that frees nothing, what the policy gives up."""
+    def _make_room(self, now: float) -> tuple[_Gone, _Gone] | None:
+        """Removes what expired; when that frees nothing, what the policy gives up. Returns both if somebody listens."""
         if self._expiry.earliest <= now:
             expired = self._purge(now)
             if expired:
                 return expired, []
         key, entry = self._evict()
-        entry.counts.evictions += 1
-        entry.counts.size -= 1
-        if entry.tags:
-            self._untag(key, entry)
-        return [], [(key, entry)]
+        entry[2].evictions += 1
+        self._uncount(key, entry)
+        return None if self._on_evict is None else ([], [(key, entry)])
 
     def _purge(self, now: float) -> _Gone:
         expired: _Gone = []
-        for key, entry in self._expiry.due(now, self._peek):
+        for key in self._expiry.due(now):
+            entry = self._peek(key)
             self._drop(key, entry)
-            entry.counts.expirations += 1
+            entry[2].expirations += 1
             expired.append((key, entry))
         return expired
 
     def _drop(self, key: Any, entry: _Entry) -> None:
         self._store.drop(key)
-        entry.counts.size -= 1
-        if entry.tags:
-            self._untag(key, entry)
+        self._uncount(key, entry)
+
+    def _uncount(self, key: Any, entry: _Entry) -> None:
+        """Takes the entry off the counts and tags."""
+        entry[2].size -= 1
+        if entry[3]:
+            self._untag(key, entry[3])
 
     def _tag(self, key: Any, tags: tuple[str, ...]) -> None:
         for tag in tags:
             self._tagged.setdefault(tag, set()).add(key)
 
-    def _untag(self, key: Any, entry: _Entry) -> None:
-        for tag in entry.tags:
+    def _untag(self, key: Any, tags: tuple[str, ...]) -> None:
+        for tag in tags:
             keys = self._tagged[tag]
             keys.discard(key)
             if not keys:
@@ -319,7 +325,7 @@ class SkillCache:
                 continue
             for key, entry in gone:
                 try:
-                    listener(key, entry.value)
+                    listener(key, entry[0])
                 except Exception:  # noqa: BLE001 - a listener's failure is not the cache's
                     _log.exception("a callback failed for the entry of %r, which is gone all the same", key)
 

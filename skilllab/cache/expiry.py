@@ -13,53 +13,67 @@ from typing import Any
 
 
 class ExpiryQueue:
-    """Holds (key, entry) by expiry time; entries that were replaced or removed since are passed over.
+    """Holds keys by expiry time, and neither entries nor values: what left the cache is not kept alive.
 
-    `earliest` (s on the cache's timer) is a time before which nothing expires; `records` counts what is held.
+    peek: returns the entry of a key, a tuple whose second item is when it expires (s on the cache's timer), or None. A
+    record whose time differs is of an entry that was replaced or removed, and is passed over.
+    `earliest` is a time before which nothing expires; `records` counts what is held.
     """
 
-    __slots__ = ("_heads", "_queues", "earliest", "records")
+    __slots__ = ("_heads", "_peek", "_queues", "earliest", "records")
 
-    def __init__(self) -> None:
-        self._queues: dict[float, deque[tuple[float, Any, Any]]] = {}
+    def __init__(self, peek: Callable[[Any], Any]) -> None:
+        self._peek = peek
+        self._queues: dict[float, deque[tuple[float, Any]]] = {}
         self._heads: list[tuple[float, float]] = []
         self.earliest = math.inf
         self.records = 0
 
-    def add(self, ttl: float, expires: float, key: Any, entry: Any) -> None:
-        """Notes that `entry` of `key`, stored with this TTL (s), expires at `expires` (s on the cache's timer)."""
-        self.records += 1
+    def add(self, ttl: float, expires: float, key: Any) -> None:
+        """Notes that the entry of `key`, stored with this TTL (s), expires at `expires`."""
         queue = self._queues.get(ttl)
-        if queue is not None:
-            queue.append((expires, key, entry))
+        self.records += 1
+        if queue is None:
+            self._queues[ttl] = deque(((expires, key),))
+            heapq.heappush(self._heads, (expires, ttl))
+            self.earliest = self._heads[0][0]
             return
-        self._queues[ttl] = deque(((expires, key, entry),))
-        heapq.heappush(self._heads, (expires, ttl))
-        self.earliest = self._heads[0][0]
+        queue.append((expires, key))
+        head_expires, head_key = queue[0]
+        entry = self._peek(head_key)
+        if entry is None or entry[1] != head_expires:
+            queue.popleft()
+            self.records -= 1
 
-    def due(self, now: float, current: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
-        """Yields and forgets every (key, entry) that expired by `now` and is still what `current(key)` returns."""
+    def due(self, now: float) -> Iterator[Any]:
+        """Yields and forgets the key of every entry that expired by `now`."""
         while self._heads and self._heads[0][0] <= now:
             _, ttl = heapq.heappop(self._heads)
             queue = self._queues[ttl]
             while queue and queue[0][0] <= now:
-                _, key, entry = queue.popleft()
+                expires, key = queue.popleft()
                 self.records -= 1
-                if current(key) is entry:
-                    yield key, entry
+                if self._holds(key, expires):
+                    yield key
             if queue:
                 heapq.heappush(self._heads, (queue[0][0], ttl))
             else:
                 del self._queues[ttl]
         self.earliest = self._heads[0][0] if self._heads else math.inf
 
-    def trim(self, current: Callable[[Any], Any]) -> None:
-        """Forgets every entry that was replaced or removed, so that memory stays bounded by the cache."""
-        live = {
-            ttl: deque(item for item in queue if current(item[1]) is item[2]) for ttl, queue in self._queues.items()
-        }
-        self._queues = {ttl: queue for ttl, queue in live.items() if queue}
+    def trim(self) -> None:
+        """Forgets every entry that was replaced or removed."""
+        for ttl, queue in list(self._queues.items()):
+            live = deque((expires, key) for expires, key in queue if self._holds(key, expires))
+            if live:
+                self._queues[ttl] = live
+            else:
+                del self._queues[ttl]
         self._heads = [(queue[0][0], ttl) for ttl, queue in self._queues.items()]
         heapq.heapify(self._heads)
         self.earliest = self._heads[0][0] if self._heads else math.inf
         self.records = sum(map(len, self._queues.values()))
+
+    def _holds(self, key: Any, expires: float) -> bool:
+        entry = self._peek(key)
+        return entry is not None and bool(entry[1] == expires)

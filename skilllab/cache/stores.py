@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, MutableMapping
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, Protocol
 
 import cachetools
@@ -12,76 +13,72 @@ from skilllab.errors import InvalidValueError
 
 
 class Store(Protocol):
-    """What SkillCache needs of a store: a mapping that counts uses in `lookup` and gives up one entry in `evict`."""
+    """What SkillCache needs of a store: five calls, so that a hit costs two of them and a miss one."""
 
-    def lookup(self, key: Hashable) -> Any:
-        """Returns the entry, counting the use, or None."""
+    @property
+    def peek(self) -> Callable[[Hashable], Any]:
+        """Returns the entry of a key, or None; no use is counted."""
 
-    def peek(self, key: Hashable) -> Any:
-        """Returns the entry without counting the use, or None."""
+    @property
+    def touch(self) -> Callable[[Hashable], Any]:
+        """Counts a use of a key that is present."""
 
-    def put(self, key: Hashable, entry: Any) -> None:
-        """Stores the entry; the key is not present."""
+    @property
+    def put(self) -> Callable[[Hashable, Any], Any]:
+        """Stores the entry of a key; that counts as a use only when the key was not present."""
 
-    def drop(self, key: Hashable) -> None:
-        """Removes the entry; the key is present."""
+    @property
+    def drop(self) -> Callable[[Hashable], Any]:
+        """Removes a key that is present."""
 
-    def evict(self) -> tuple[Hashable, Any]:
-        """Removes and returns the entry that the policy gives up."""
+    @property
+    def evict(self) -> Callable[[], tuple[Any, Any]]:
+        """Removes and returns the key, and its entry, that the policy gives up."""
 
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
+    @property
+    def keys(self) -> Callable[[], Any]:
+        """Returns a view of the keys."""
 
 
 class LRUStore(OrderedDict[Hashable, Any]):
-    """Gives up the entry that was not used for the longest time: a hit costs a third of cachetools' policies."""
+    """Gives up the entry that was not used for the longest time; every call but the constructor is C."""
 
     def __init__(self, max_size: int) -> None:
         super().__init__()
         self.max_size = max_size
-
-    def lookup(self, key: Hashable) -> Any:
-        """Returns the entry, now the most recently used, or None."""
-        entry = self.get(key)
-        if entry is not None:
-            self.move_to_end(key)
-        return entry
+        self.evict = partial(self.popitem, last=False)
 
     peek = OrderedDict.get
+    touch = OrderedDict.move_to_end
     put = OrderedDict.__setitem__
     drop = OrderedDict.__delitem__
 
-    def evict(self) -> tuple[Hashable, Any]:
-        """Removes and returns the least recently used entry."""
-        return self.popitem(last=False)
-
-
-_untouched: Callable[[Any, Hashable], Any] = cachetools.Cache.__getitem__
-
 
 class PolicyStore:
-    """Any cachetools policy as a store; its `popitem` decides who goes."""
+    """Any cachetools policy as a store: the policy holds the keys and decides who goes, a dict beside it the entries."""
 
-    def __init__(self, policy: MutableMapping[Hashable, Any]) -> None:
+    def __init__(self, policy: cachetools.Cache[Any, Any]) -> None:
         self._policy = policy
-        self.put = policy.__setitem__
-        self.drop = policy.__delitem__
-        self.evict = policy.popitem
+        self._entries: dict[Hashable, Any] = {}
+        self.peek = self._entries.get
+        self.keys = self._entries.keys
+        self.touch = policy.__getitem__
 
-    def lookup(self, key: Hashable) -> Any:
-        """Returns the entry, counted as a use, or None (`in` first: catching the KeyError of a miss costs five times more)."""
-        return self._policy[key] if key in self._policy else None
+    def put(self, key: Hashable, entry: Any) -> None:
+        """Stores the entry."""
+        if key not in self._entries:
+            self._policy[key] = None
+        self._entries[key] = entry
 
-    def peek(self, key: Hashable) -> Any:
-        """Returns the entry, not counted as a use, or None."""
-        return _untouched(self._policy, key) if key in self._policy else None
+    def drop(self, key: Hashable) -> None:
+        """Removes the key."""
+        del self._policy[key]
+        del self._entries[key]
 
-    def __len__(self) -> int:
-        return len(self._policy)
-
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._policy)
+    def evict(self) -> tuple[Hashable, Any]:
+        """Removes and returns what the policy's `popitem` gives up."""
+        key, _ = self._policy.popitem()
+        return key, self._entries.pop(key)
 
 
 def make_store(factory: Callable[[int], Any], max_size: int) -> Store:

@@ -75,7 +75,7 @@ def checksum(
 ) -> Digest:
     """Computes the digest of a text, of bytes in base64, or of a file, which is read in pieces and never held whole.
 
-    Raises InvalidValueError unless exactly one of the three is given, for bad base64 and for a file that cannot be read.
+    Raises InvalidValueError unless exactly one of the three is given, for bad base64 and for an unreadable file.
     """
     source = one_of(text=text, base64=base64, path=path)
     if source == "path":

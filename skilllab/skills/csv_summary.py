@@ -24,9 +24,11 @@ MAX_COLUMNS = 1000
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_LINES = 100
+_LONGEST_LINE = 1 << 20
 _MISSING = ("", "NA", "N/A", "na", "n/a", "null", "NULL", "None", "NaN", "nan", "-")
-_INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")  # 007 is a code, and so is a number of 19 digits or more
-_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# 007 is a code and no number, and so are 16 digits or more, which a float could not hold exactly.
+_INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,14})")
+_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]{0,14})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _TRUTH = frozenset({"true", "false", "yes", "no"})
 
 ColumnType = Literal["integer", "number", "boolean", "date", "datetime", "text", "empty"]
@@ -85,7 +87,7 @@ def csv_summary(
 
     It is read once, row by row; memory depends on columns and max_distinct, not on rows. A type is the narrowest that
     fits every cell: a number with a leading zero is text, because it is a code. Blank lines do not count.
-    Raises InvalidValueError unless exactly one of path and text is given, for a bad encoding, a broken or too wide table.
+    Raises InvalidValueError unless exactly one of path and text is given, for a bad encoding, and for a broken table.
     """
     nothing = frozenset(_MISSING if missing is None else missing)
     if one_of(path=path, text=text) == "text":
@@ -102,7 +104,8 @@ def csv_summary(
             raise InvalidValueError(f"path={path!r} is not {encoding}: {error}; name its encoding") from None
 
 
-def _summary(lines: TextIO, delimiter: str, header: bool, missing: frozenset[str], max_distinct: int) -> TableSummary:
+def _summary(source: TextIO, delimiter: str, header: bool, missing: frozenset[str], max_distinct: int) -> TableSummary:
+    lines = _lines(source)
     sample = list(itertools.islice(lines, _SAMPLE_LINES))
     if delimiter == "auto":
         delimiter = _likely_delimiter(sample)
@@ -117,8 +120,9 @@ def _summary(lines: TextIO, delimiter: str, header: bool, missing: frozenset[str
     count = ragged = 0
     for row in rows if header else itertools.chain([first] if first else [], rows):
         count += 1
-        ragged += len(row) != len(columns)
-        for column, cell in itertools.zip_longest(columns, row[: len(columns)], fillvalue=""):
+        short = len(columns) - len(row)
+        ragged += short != 0
+        for column, cell in zip(columns, row + [""] * short, strict=False):
             column.add(cell.strip())
     return {
         "rows": count,
@@ -126,6 +130,17 @@ def _summary(lines: TextIO, delimiter: str, header: bool, missing: frozenset[str
         "delimiter": delimiter,
         "columns": [column.summary() for column in columns],
     }
+
+
+def _lines(source: TextIO) -> Iterator[str]:
+    """Yields the lines; raises InvalidValueError for one so long that it would not be a table's."""
+    for number in itertools.count(1):
+        line = source.readline(_LONGEST_LINE + 1)
+        if not line:
+            return
+        if len(line) > _LONGEST_LINE:
+            raise InvalidValueError(f"line {number} has more than {_LONGEST_LINE} characters: this is no CSV table")
+        yield line.removeprefix("\ufeff") if number == 1 else line
 
 
 def _rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
@@ -143,7 +158,7 @@ def _rows(lines: Iterator[str], delimiter: str) -> Iterator[list[str]]:
 
 
 def _likely_delimiter(sample: list[str]) -> str:
-    """Returns the delimiter that gives most rows of the sample one width of at least two cells; a comma if none does."""
+    """Returns the delimiter that gives most rows of the sample one width above one cell; a comma if none does."""
 
     def fit(candidate: str) -> tuple[float, int]:
         # The sample may end inside a quoted cell, so a broken last row is no argument against a delimiter.
@@ -188,8 +203,8 @@ class _Column:
         if self._types["number"]:
             value = float(cell)
             self._least, self._greatest = min(self._least, value), max(self._greatest, value)
-            # Welford (1962): the running mean loses nothing to a large sum.
-            self._mean += (value - self._mean) / self._count
+            # A running mean (Welford 1962) loses nothing to a large sum; divided first, its difference cannot overflow.
+            self._mean += value / self._count - self._mean / self._count
 
     def summary(self) -> ColumnSummary:
         kind = self._type()

@@ -20,7 +20,7 @@ _EXAMPLE_SCHEMA = {
 
 
 class Offence(TypedDict):
-    """One thing wrong: index of the record, JSON Pointer inside it ("" is the whole record), and what is wrong there."""
+    """One thing wrong: the record's index, a JSON Pointer inside it ("" is the whole), and what is wrong there."""
 
     record: int
     pointer: str

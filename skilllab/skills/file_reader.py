@@ -81,7 +81,8 @@ def _read(path: str, max_bytes: int) -> bytes:
         data = b"" if size > max_bytes else file.read(int(max_bytes) + 1)
     if max(size, len(data)) > max_bytes:
         raise InvalidValueError(
-            f"path={path!r} has {fmt.size(max(size, len(data)))}, more than max_bytes={max_bytes}: raise max_bytes to read it"
+            f"path={path!r} has {fmt.size(max(size, len(data)))}, more than max_bytes={max_bytes}: "
+            "raise max_bytes to read it"
         )
     return data
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NoReturn, TypeAlias
+from typing import Annotated, Any, Literal, NoReturn, Required, TypeAlias
 
 from pydantic import Field
-from typing_extensions import Required, TypedDict
+from typing_extensions import TypedDict
 
 from skilllab.define import skill
 from skilllab.errors import InvalidValueError
@@ -31,9 +31,10 @@ class Step(TypedDict, total=False):
 
 _STEPS_HELP = (
     "done in order: {do: query, path} a JMESPath of the value; {do: filter, where} items for which it is true; "
-    "{do: map, path} of each item; {do: sort, by, descending?} null last; {do: group, by} an object of lists; "
-    "{do: rename, names} {old: new} in an object or in each of a list; {do: pick, fields} / {do: drop, fields} likewise; "
-    "{do: flatten, depth?} lists in a list; {do: limit, count} the first items. where, by and path are JMESPath."
+    "{do: map, path} of each item; {do: sort, by, descending?} null last; {do: group, by} an object of lists, "
+    "other keys than texts as JSON; {do: rename, names} {old: new} in an object or in each of a list; {do: pick, fields} "
+    "and {do: drop, fields} likewise; {do: flatten, depth?} lists in a list; {do: limit, count} the first items. "
+    "where, by and path are JMESPath."
 )
 
 
@@ -64,7 +65,7 @@ def json_processor(
 ) -> Any:
     """Queries and transforms JSON: a path query, then filter, map, sort, group, rename, pick, drop, flatten, limit.
 
-    Paths are JMESPath (jmespath.org); its notion of truth counts: null, false, "" and empty lists and objects are false.
+    Paths are JMESPath (jmespath.org); in a filter null, false, "" and empty lists and objects are false.
     Raises InvalidValueError for text that is not JSON (line and column), a path that cannot be read (character), and a
     step that does not suit the value (number of the step).
     """
@@ -217,7 +218,8 @@ def _number(value: Any) -> bool:
 def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return {str: "a text", dict: "an object", list: "a list"}.get(type(value), "a number")
+    names: dict[type, str] = {str: "a text", dict: "an object", list: "a list"}
+    return names.get(type(value), "a number")
 
 
 _Work: TypeAlias = Callable[[dict[str, Any], Any, str], Any]

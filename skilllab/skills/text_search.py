@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from skilllab.define import skill
 from skilllab.errors import InvalidValueError
-from skilllab.skills._files import open_file
+from skilllab.skills._files import UnreadableFileError, open_file
 
 MAX_FILE_BYTES = 10 * 2**20
 """Bytes of a file that is searched at all: larger ones are data, not text."""
@@ -24,11 +24,12 @@ _PROBE = 8192
 _SHOWN = 500  # characters of a line in a result
 _LINE = 1 << 20  # bytes read as one line: a file without line ends is searched in pieces
 
-Finder = Callable[[str], int | None]
+Finder = Callable[[str, float], int | None]
+"""Where a line has its first match, if it has one and it is found within so many seconds; else TimeoutError."""
 
 
 class Match(TypedDict):
-    """One line that matches: its file, its number and the column of the first match (both from 1), and its neighbours."""
+    """One line that matches: its file, its number and the first match's column (both from 1), and its neighbours."""
 
     path: str
     line: int
@@ -81,15 +82,16 @@ def text_search(
 
     Bounded: binary files (a zero byte in the first 8 KiB) and files beyond 10 MiB are skipped and counted, links to
     folders are not followed, lines show 500 characters, and max_seconds ends even a regular expression that would take
-    for ever, without holding up other threads. Text is read as UTF-8; bytes that are not show as �.
+    for ever, without holding up other threads. Text is read as UTF-8; bytes that are not show as �. A line beyond 1 MiB
+    is searched, and counted, in pieces.
     Raises InvalidValueError for a path that does not exist, a bad regular expression, or when time is up.
     """
-    search = _Search(_finder(pattern, regex, ignore_case, max_seconds), int(context), int(max_results), max_seconds)
+    search = _Search(_finder(pattern, regex, ignore_case), int(context), int(max_results), max_seconds)
     root = Path(path)
-    for file_path in _files(root, glob) if root.is_dir() else iter([path]):
-        search.file(file_path, alone=file_path is path)
-        if search.truncated:
-            break
+    if not root.is_dir():
+        search.file(path)
+    else:
+        search.folder(root, glob)
     return {
         "matches": search.matches,
         "files_searched": search.searched,
@@ -112,15 +114,17 @@ class _Search:
         self._max_seconds = max_seconds
         self._deadline = time.monotonic() + max_seconds
 
-    def file(self, path: str, *, alone: bool) -> None:
-        try:
-            file = open_file(path)
-        except InvalidValueError:
-            if alone:
-                raise
-            self.skipped["unreadable"] += 1
-            return
-        with file:
+    def folder(self, root: Path, glob: str) -> None:
+        for path in _files(root, glob):
+            try:
+                self.file(path)
+            except UnreadableFileError:
+                self.skipped["unreadable"] += 1
+            if self.truncated:
+                return
+
+    def file(self, path: str) -> None:
+        with open_file(path) as file:
             if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
                 self.skipped["too_large"] += 1
             elif b"\0" in file.read(_PROBE):
@@ -151,13 +155,14 @@ class _Search:
 
     def _column(self, line: str, path: str, number: int) -> int | None:
         try:
-            if time.monotonic() > self._deadline:
+            remaining = self._deadline - time.monotonic()
+            if remaining <= 0:
                 raise TimeoutError
-            return self._find(line)
+            return self._find(line, remaining)
         except TimeoutError:
             raise InvalidValueError(
-                f"max_seconds={self._max_seconds} were over at {path!r}, line {number}, after {len(self.matches)} matches: "
-                "narrow path and glob, or simplify the regular expression"
+                f"max_seconds={self._max_seconds} were over at {path!r}, line {number}, "
+                f"after {len(self.matches)} matches: narrow path and glob, or simplify the regular expression"
             ) from None
 
     def _matched(self, path: str, number: int, column: int, line: str, before: list[str]) -> Match:
@@ -174,38 +179,22 @@ class _Search:
         return match
 
 
-def _finder(pattern: str, regex: bool, ignore_case: bool, max_seconds: float) -> Finder:
-    if not regex:
-        return _literal(pattern, ignore_case)
+def _finder(pattern: str, regex: bool, ignore_case: bool) -> Finder:
+    if not regex and not ignore_case:
+        return lambda line, _: line.find(pattern) if pattern in line else None
     # The standard library's engine cannot be stopped, and it holds every other thread while a hopeless match runs.
     import regex as engine
 
     try:
-        compiled = engine.compile(pattern, engine.IGNORECASE if ignore_case else 0)
+        compiled = engine.compile(pattern if regex else engine.escape(pattern), engine.IGNORECASE if ignore_case else 0)
     except engine.error as error:
         raise InvalidValueError(f"pattern={pattern!r} is no regular expression: {error}") from None
 
-    def find(line: str) -> int | None:
-        found = compiled.search(line, timeout=max_seconds, concurrent=True)
+    def find(line: str, seconds: float) -> int | None:
+        found = compiled.search(line, timeout=seconds, concurrent=True)
         return found.start() if found else None
 
     return find
-
-
-def _literal(pattern: str, ignore_case: bool) -> Finder:
-    if not ignore_case:
-
-        def find(line: str) -> int | None:
-            return line.find(pattern) if pattern in line else None
-
-        return find
-    folded = pattern.casefold()
-
-    def find_folded(line: str) -> int | None:
-        at = line.casefold().find(folded)
-        return at if at >= 0 else None
-
-    return find_folded
 
 
 def _files(root: Path, glob: str) -> Iterator[str]:

@@ -29,10 +29,10 @@ def zipf(n: int, keys: int, exponent: float = 1.0, seed: int = 0, rate: float = 
     meta: Meta = {
         "workload": "zipf",
         "keys": keys,
-        "exponent": exponent,
+        "exponent": float(exponent),
         "seed": seed,
-        "rate": rate,
-        "poisson": poisson,
+        "rate": float(rate),
+        "poisson": bool(poisson),
     }
     return Trace.from_keys(ranks, time=_clock(n, rate, poisson, random), meta=meta)
 
@@ -43,7 +43,7 @@ def scan(n: int, seed: int = 0, rate: float = 1000.0, poisson: bool = True) -> T
     seed, rate, poisson: see zipf. Raises InvalidValueError for bad values.
     """
     n = _count("n", n)
-    meta: Meta = {"workload": "scan", "seed": seed, "rate": rate, "poisson": poisson}
+    meta: Meta = {"workload": "scan", "seed": seed, "rate": float(rate), "poisson": bool(poisson)}
     return Trace.from_keys(np.arange(n), time=_clock(n, rate, poisson, _generator(seed)), meta=meta)
 
 
@@ -53,7 +53,7 @@ def loop(n: int, keys: int, seed: int = 0, rate: float = 1000.0, poisson: bool =
     seed, rate, poisson: see zipf. Raises InvalidValueError for bad values.
     """
     n, keys = _count("n", n), _count("keys", keys)
-    meta: Meta = {"workload": "loop", "keys": keys, "seed": seed, "rate": rate, "poisson": poisson}
+    meta: Meta = {"workload": "loop", "keys": keys, "seed": seed, "rate": float(rate), "poisson": bool(poisson)}
     return Trace.from_keys(np.arange(n) % keys, time=_clock(n, rate, poisson, _generator(seed)), meta=meta)
 
 
@@ -75,7 +75,7 @@ def shifting_working_set(
     starts = np.arange(n) // period * max(1, working_set // 2)
     ids = (starts + random.integers(working_set, size=n)) % keys
     shape: Meta = {"workload": "shifting working set", "keys": keys, "working_set": working_set, "period": period}
-    meta: Meta = {**shape, "seed": seed, "rate": rate, "poisson": poisson}
+    meta: Meta = {**shape, "seed": seed, "rate": float(rate), "poisson": bool(poisson)}
     return Trace.from_keys(ids, time=_clock(n, rate, poisson, random), meta=meta)
 
 

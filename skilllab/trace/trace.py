@@ -62,6 +62,9 @@ class Trace:
         unique = int(codes.max()) + 1
         if names is not None and len(names) != unique:
             raise TraceError(f"{len(names)} names for {unique} keys; give one name for each key, in order of its id")
+        for fact, said in (meta or {}).items():
+            if not isinstance(fact, str) or not isinstance(said, str | int | float | None):
+                raise InvalidValueError(f"meta[{fact!r}] is {said!r}; provenance holds texts, numbers and None")
         columns = {
             "time": times(time, len(codes)),
             "key": codes,

@@ -318,6 +318,8 @@ TRACE = Trace.from_keys([1, 2, 1])
         (lambda: hits(TRACE, "lru", 1, "1"), r"ttl\(='1'\)"),  # type: ignore[arg-type]
         (lambda: hits(TRACE, "rr", 1, seed=-1), r"seed\(=-1\)"),
         (lambda: simulate(TRACE, "lru"), r"write \['lru'\]"),
+        (lambda: simulate(TRACE, ["lru"], 5), r"sizes\(=5\) must be a sequence; write \[5\]"),  # type: ignore[arg-type]
+        (lambda: simulate(TRACE, ["lru"], [5], 1.0), r"write \[1.0\]"),  # type: ignore[arg-type]
         (lambda: simulate(TRACE, []), "nothing to simulate"),
         (lambda: simulate(TRACE, ["lru"], [1, 0]), r"size\(=0\)"),
         (lambda: simulate(TRACE, ["lru", "x"]), r"policy\(='x'\)"),

@@ -97,6 +97,12 @@ def test_keys_that_cannot_be_told_apart_are_refused(keys: object, message: str) 
         Trace.from_keys(keys)  # type: ignore[arg-type]
 
 
+def test_provenance_is_flat() -> None:
+    """Provenance that could not be written to a file is refused when the trace is made."""
+    with pytest.raises(InvalidValueError, match=r"meta\['a'\] is \[1\]"):
+        Trace([0], [0], meta={"a": [1]})  # type: ignore[dict-item]
+
+
 def test_a_part_is_a_trace_of_its_own() -> None:
     """A slice has its own ids, names and clock; a head keeps those of the whole."""
     trace = Trace.from_keys(["a", "b", "c", "b"], time=[0, 1, 2, 4], size=[5, 6, 7, 8])

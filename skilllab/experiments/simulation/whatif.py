@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,12 +61,13 @@ def simulate(
     """
     import pandas as pd
 
-    names = _names(policies)
-    wanted = default_sizes(trace) if sizes is None else [_size(size) for size in sizes]
-    lives = [ttl if _ttl(ttl) else None for ttl in ttls]
-    points: list[Point] = list(product(names, wanted, lives))
+    wanted = default_sizes(trace) if sizes is None else [_size(size) for size in _several("sizes", sizes)]
+    points: list[Point] = list(product(_several("policies", policies), wanted, _several("ttls", ttls)))
     if not points:
         raise InvalidValueError("there is nothing to simulate; give at least one policy, one size and one TTL")
+    for policy, _, ttl in points:
+        load(policy)
+        _ttl(ttl)
     counts = _counts(trace, points, _seed(seed), threads, on_progress)
     frame = pd.DataFrame(points, columns=["policy", "size", "ttl"]).astype({"ttl": "float64"})
     frame["accesses"] = len(trace)
@@ -157,12 +159,10 @@ def _shared(trace: Trace, points: list[Point]) -> dict[tuple[str, float | None],
     return by_size
 
 
-def _names(policies: Sequence[str]) -> list[str]:
-    if isinstance(policies, str):
-        raise InvalidValueError(f"policies(={policies!r}) must be a sequence of names; write [{policies!r}]")
-    for policy in policies:
-        load(policy)
-    return list(policies)
+def _several(name: str, values: Iterable[Any]) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidValueError(f"{name}(={values!r}) must be a sequence; write [{values!r}]")
+    return list(values)
 
 
 def _size(size: Any, name: str = "size") -> int:
@@ -178,7 +178,7 @@ def _size(size: Any, name: str = "size") -> int:
 def _ttl(ttl: float | None) -> float:
     if ttl is None:
         return math.inf
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float | np.number) or not 0 < ttl < math.inf:
+    if isinstance(ttl, bool) or not isinstance(ttl, Real) or not 0 < ttl < math.inf:
         raise InvalidValueError(f"ttl(={ttl!r}) must be a number of seconds above 0, or None for never")
     return float(ttl)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import lzma
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -69,27 +69,28 @@ def write(trace: Trace, path: Path) -> Path:
         "names": trace.names,
         "meta": dict(trace.meta),
     }
-    text = json.dumps(header, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    content = b"%s %d\n%s\n" % (MAGIC, VERSION, text.encode())
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
+    content = b"%s %d\n%s\n" % (MAGIC, VERSION, text.encode("ascii"))
     content += b"".join(data for _, data in packed.values())
-    _replace(path, lzma.compress(content, format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME))
+    # Without a size of its own the dictionary of this preset takes 64 MiB, and ten times that while packing.
+    reach = max(4096, min(len(content), 1 << 26))
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": reach}]
+    _replace(path, lzma.compress(content, format=lzma.FORMAT_XZ, filters=filters))
     return path
 
 
 def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise TraceError(f"{path} cannot be written: {error.strerror}; is its folder there?") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with draft.open("xb") as file:
             file.write(content)
-            os.fchmod(file.fileno(), 0o644)
+            file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, path)
+        draft.replace(path)
     except OSError as error:
-        os.unlink(draft)
         raise TraceError(f"{path} cannot be written: {error.strerror}; nothing was changed") from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _differences(column: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

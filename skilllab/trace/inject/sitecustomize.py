@@ -34,7 +34,8 @@ def _install(log: str) -> None:
                 if not is_file(about.st_mode):
                     return
                 size, mode = about.st_size, "r"
-            record = f"{now():.6f}\t{size}\t{mode}\t{join(cwd(), name)}\0"
+            whole = name if name.startswith("/") else join(cwd(), name)
+            record = f"{now():.6f}\t{size}\t{mode}\t{whole}\0"
             # Opened each time: the program may fork, or close every descriptor it did not open itself.
             handle = open_(log, append)
             try:
@@ -58,6 +59,6 @@ def _continue_with_the_next() -> None:
         sys.modules["sitecustomize"] = this  # type: ignore[assignment]
 
 
-if LOG in os.environ:
+if __name__ == "sitecustomize" and LOG in os.environ:
     _install(os.environ[LOG])
     _continue_with_the_next()
