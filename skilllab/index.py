@@ -6,16 +6,17 @@ Nothing here locks, awaits or caches; the registry does. Every method leaves the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
 from pyroaring import BitMap
 
 from skilllab.errors import DuplicateSkillError
-from skilllab.model import SkillDefinition, SkillQuery
+from skilllab.model import Page, SkillDefinition, SkillQuery
 from skilllab.postings import Postings, intersection, words_of
 
 _HOLES_ALLOWED = 1024
 _EVERY = ("every", "skill")
+_TAG = ("tag",)
+_COPIED_WHOLE = 4096  # positions; below, copying all of them costs less than slicing the bitmap
 
 
 class SkillIndex:
@@ -107,20 +108,23 @@ class SkillIndex:
 
     # asking
 
-    def find(self, query: SkillQuery) -> tuple[list[SkillDefinition], int]:
-        """Returns the skills of the query's page, in order of registration, and how many match in all."""
+    def find(self, query: SkillQuery) -> Page:
+        """Returns the query's page, in order of registration, as of the revision read before looking."""
+        revision = self.revision
         found = self._matching(query)
         total = len(found)
-        offset, limit = query.offset, query.limit
-        if offset >= total or limit == 0:
-            return [], total
-        page: Iterable[int] = found
-        if offset:
-            page = found[offset : None if limit is None else offset + limit]
-        elif limit is not None and limit < total:
-            page = islice(found, limit)
-        skills = self._skills
-        return [skills[position] for position in page], total  # type: ignore[misc]
+        limit, offset = query.limit, query.offset
+        end = total if limit is None or offset + limit >= total else offset + limit
+        if offset >= end:
+            return Page((), total, None, revision)
+        if total <= _COPIED_WHOLE:
+            positions = found.to_array()
+            if end - offset < total:
+                positions = positions[offset:end]
+        else:
+            positions = found[offset:end].to_array()
+        skills = map(self._skills.__getitem__, positions)
+        return Page(skills, total, end if end < total else None, revision)  # type: ignore[arg-type]
 
     def unchanged_since(self, revision: int, query: SkillQuery) -> bool:
         """Whether no skill that matched, or now matches, the query has changed after `revision`.
@@ -152,16 +156,17 @@ class SkillIndex:
         sets: list[BitMap] = []
         having = self._facets.having
         if (tags or all_tags) and layer is not None and category is not None:
-            tagged, of_tag = self._tagged, (category, layer)
+            tagged, within = self._tagged, (category, layer)
         else:
-            tagged, of_tag = self._facets, ("tag",)
+            tagged, within = self._facets, _TAG
             if layer is not None:
                 sets.append(having(("layer", layer)))
             if category is not None:
                 sets.append(having(("category", category)))
         if tags:
-            sets.append(tagged.having_any([(*of_tag, tag) for tag in tags]))
-        sets += [tagged.having((*of_tag, tag)) for tag in all_tags]
+            sets.append(tagged.having_any(within, tags))
+        for tag in all_tags:
+            sets.append(tagged.having((*within, tag)))
         if author is not None:
             sets.append(having(("author", author)))
         if name is not None:
@@ -169,6 +174,8 @@ class SkillIndex:
             sets.append(BitMap(self._names[at, name] for at in layers if (at, name) in self._names))
         if text is not None:
             sets += [self._words.having(word) for word in words_of(text)]
+        if len(sets) == 1:
+            return sets[0]
         return intersection(sets) if sets else having(_EVERY)
 
     # inside

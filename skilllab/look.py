@@ -158,7 +158,7 @@ class LinearTicks(MaxNLocator):
     def tick_values(self, vmin: float, vmax: float) -> list[float]:
         top = max(abs(vmin), abs(vmax), 1e-300)
         unit = 1024.0 ** max(0, math.floor(math.log(top, 1024))) if self._show is fmt.size else 1.0
-        self.set_params(nbins=max(1, min(6, int(_room(self._of, self._show, [0.7 * top])) - 1)))
+        self.set_params(nbins=max(1, min(6, int(_room(self._of, self._show, [0.7 * top])))))
         ticks = [tick * unit for tick in super().tick_values(vmin / unit, vmax / unit)]
         slack = 1e-9 * (vmax - vmin)
         return [tick for tick in ticks if vmin - slack <= tick <= vmax + slack]

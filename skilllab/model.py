@@ -282,20 +282,19 @@ class SkillQuery(_QueryFields):
             raise InvalidValueError(f"limit={limit!r} must be a whole number of at least 0, or None for all")
         if type(offset) is not int or offset < 0:
             raise InvalidValueError(f"offset={offset!r} must be a whole number of at least 0")
-        return tuple.__new__(
-            cls,
-            (
-                layer,
-                category if category is None else _word("category", category),
-                _words("tags", tags) if tags else (),
-                _words("all_tags", all_tags) if all_tags else (),
-                name if name is None else _word("name", name),
-                text if text is None else _word("text", text),
-                author if author is None else _word("author", author),
-                limit,
-                offset,
-            ),
-        )
+        if category is not None and not (type(category) is str and category.isascii()):
+            category = _word("category", category)
+        if name is not None:
+            name = _word("name", name)
+        if text is not None:
+            text = _word("text", text)
+        if author is not None:
+            author = _word("author", author)
+        if tags:
+            tags = _words("tags", tags)
+        if all_tags:
+            all_tags = _words("all_tags", all_tags)
+        return tuple.__new__(cls, (layer, category, tags or (), all_tags or (), name, text, author, limit, offset))
 
     @classmethod
     def of(cls, conditions: Mapping[str, Any]) -> SkillQuery:
@@ -314,14 +313,15 @@ def _word(field: str, value: object) -> str:
 
 def _words(field: str, values: Iterable[str]) -> tuple[str, ...]:
     """Returns the distinct words in order, so that two ways to write one set are one query."""
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
+    if isinstance(values, str):
         raise InvalidValueError(f"{field}={values!r} must be a list of texts; write [{values!r}]")
-    words = values if type(values) is list or type(values) is tuple else list(values)
     try:
-        plain = "".join(words).isascii()
+        distinct = sorted(set(values))
+        if not "".join(distinct).isascii():
+            distinct = sorted(set(map(normal_text, distinct)))
     except TypeError:
-        raise InvalidValueError(f"{field}={values!r} must hold texts only") from None
-    return tuple(sorted(set(words if plain else map(normal_text, words))))
+        raise InvalidValueError(f"{field}={values!r} must be a list of texts") from None
+    return tuple(distinct)
 
 
 class Page(tuple[SkillDefinition, ...]):

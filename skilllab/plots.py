@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -50,8 +50,8 @@ def percentile_curve(series: Series, *, title: str = "", y_label: str = "Latency
 
     A line ends at the finest percentile that its number of values supports: that still has a 95 % interval.
     """
+    columns = {name: y[np.isfinite(y)] for name, y in _columns(series, "series", log=True).items()}
     ax = _plot(ax)
-    columns = {name: _measured(values, name) for name, values in _some(series, "series").items()}
     sizes = [len(column) for column in columns.values()]
     finest = {name: finest_quantile(len(column)) for name, column in columns.items()}
     last = max(finest.values())
@@ -82,12 +82,15 @@ def hit_ratio_curve(
     ax: Axes | None = None,
 ) -> Axes:
     """Draws hit ratios (0 to 1) against cache size (log); `optimum` is Belady's, `point` a marked (size, ratio)."""
+    x = _places(sizes, "sizes", log=True)
+    columns = _columns(ratios, "ratios", len(x))
+    best = None if optimum is None else _column(optimum, "optimum", len(x))
     ax = _plot(ax)
-    x = _log_x(ax, sizes)
-    for name, values in _some(ratios, "ratios").items():
-        _line(ax, x, _column(values, name, len(x)), name)
-    if optimum is not None:
-        _line(ax, x, _column(optimum, "optimum", len(x)), "optimum (Belady)", grey=True)
+    _log_axis(ax, "x", x, fmt.number, pad=0.02)
+    for name, y in columns.items():
+        _line(ax, x, y, name)
+    if best is not None:
+        _line(ax, x, best, "optimum (Belady)", grey=True)
     _share_axis(ax, "y")
     if point is not None:
         _mark(ax, *point, text=f"{fmt.number(point[0])} entries: {fmt.ratio(point[1])}")
@@ -105,18 +108,16 @@ def growth(
     ax: Axes | None = None,
 ) -> Axes:
     """Draws seconds against size on two log axes, with an interval at each point where `intervals` has one."""
+    x = _places(sizes, "sizes", log=True)
+    columns = _columns(series, "series", len(x), log=True)
+    ends = {name: _ends(y, (intervals or {}).get(name), log=True) for name, y in columns.items()}
     ax = _plot(ax)
-    x = _log_x(ax, sizes)
-    shown: list[float] = []
-    for name, values in _some(series, "series").items():
-        y = _column(values, name, len(x))
-        shown += y.tolist()
-        colour = _line(ax, x, y, name)
-        for place, one in zip(x, (intervals or {}).get(name, ()), strict=False):
-            if one is not None:
-                ax.vlines(place, one.low, one.high, color=colour, linewidth=5, alpha=0.35)
-                shown += [one.low, one.high]
-    _log_axis(ax, "y", shown, fmt.duration)
+    _log_axis(ax, "x", x, fmt.number, pad=0.02)
+    for name, y in columns.items():
+        low, high = ends[name].T
+        wide = low < high
+        ax.vlines(x[wide], low[wide], high[wide], color=_line(ax, x, y, name), linewidth=5, alpha=0.35)
+    _log_axis(ax, "y", np.concatenate(list(ends.values())).ravel(), fmt.duration)
     return look.dress(ax, title, x_label, y_label)
 
 
@@ -135,14 +136,13 @@ def cliff(
     """
     if not 0 < q < 1:
         raise InvalidValueError(f"q(={q}) must be between 0 and 1, both excluded: p95 is 0.95")
+    x = _places(hit_ratios, "hit_ratios")
+    columns = _columns(series, "series", len(x), log=True)
     ax = _plot(ax)
-    x = _column(hit_ratios, "hit_ratios")
-    shown: list[float] = []
-    for name, values in _some(series, "series").items():
-        shown += _column(values, name, len(x)).tolist()
-        _line(ax, x, _column(values, name, len(x)), name)
-    _share_axis(ax, "x", [*x, q])
-    _log_axis(ax, "y", shown, fmt.duration)
+    for name, y in columns.items():
+        _line(ax, x, y, name)
+    _share_axis(ax, "x", min(q, x.min()))
+    _log_axis(ax, "y", np.concatenate(list(columns.values())), fmt.duration)
     which = f"p{fmt.trimmed(fmt.number(100 * q, 6))}"
     ax.axvline(q, color=look.GREY, linewidth=1, zorder=1)
     ax.annotate(
@@ -170,12 +170,13 @@ def time_line(
     ax: Axes | None = None,
 ) -> Axes:
     """Draws columns against time or step on linear axes from zero; `show` writes the values."""
+    x = _places(times, "times")
+    columns = _columns(series, "series", len(x))
     ax = _plot(ax)
-    x = _column(times, "times")
-    for name, values in _some(series, "series").items():
-        _line(ax, x, _column(values, name, len(x)), name)
+    for name, y in columns.items():
+        _line(ax, x, y, name)
     _linear_axis(ax, "x", fmt.number)
-    ax.set_xlim(np.nanmin(x), np.nanmax(x) + (x.min() == x.max()))
+    ax.set_xlim(x.min(), x.max() + (x.min() == x.max()))
     if show is fmt.ratio:
         _share_axis(ax, "y")
     else:
@@ -201,11 +202,11 @@ def bars(
     """
     if not labels:
         raise InvalidValueError("labels(=[]) must name at least one bar")
+    x, y = _column(values, "values", len(labels), log=log), np.arange(len(labels))
+    ends = _ends(x, intervals, log=log)
     ax = _plot(ax, height=1.3 + 0.42 * len(labels))
-    x, y = _column(values, "values", len(labels)), np.arange(len(labels))
-    ends = _ends(x, intervals)
     if log:
-        ax.hlines(y, *_log_axis(ax, "x", [*x, *ends.ravel()], show), color=look.GRID, zorder=0.5)
+        ax.hlines(y, *_log_axis(ax, "x", ends.ravel(), show), color=look.GRID, zorder=0.5)
         ax.plot(x, y, "o", color=look.COLOURS[0], markersize=9, label="_values")
     else:
         ax.barh(y, x, color=look.COLOURS[0], height=0.62)
@@ -298,21 +299,10 @@ def _mark(ax: Axes, x: float, y: float, *, text: str) -> None:
     )
 
 
-def _log_x(ax: Axes, sizes: npt.ArrayLike) -> Array:
-    x = _column(sizes, "sizes")
-    _log_axis(ax, "x", x, fmt.number, pad=0.02)
-    return x
-
-
-def _log_axis(
-    ax: Axes, which: Literal["x", "y"], values: Iterable[float], show: Show, pad: float = 0.08
-) -> tuple[float, float]:
+def _log_axis(ax: Axes, which: Literal["x", "y"], values: Array, show: Show, pad: float = 0.08) -> tuple[float, float]:
     """Makes an axis logarithmic with human ticks, never so narrow that noise fills it; returns its limits."""
-    shown = np.array([value for value in values if math.isfinite(value)])
-    if not len(shown) or shown.min() <= 0:
-        raise InvalidValueError(f"a log axis shows values > 0, got {shown.min() if len(shown) else 'none at all'}")
-    low, high = math.log10(shown.min()), math.log10(shown.max())
-    space = max(pad * (high - low), (math.log10(10) - (high - low)) / 2)
+    low, high = math.log10(np.nanmin(values)), math.log10(np.nanmax(values))
+    space = max(pad * (high - low), (1 - (high - low)) / 2)
     limits = (10 ** (low - space), 10 ** (high + space))
     ax.set(**{f"{which}scale": "log", f"{which}lim": limits})
     axis = ax.xaxis if which == "x" else ax.yaxis
@@ -322,9 +312,8 @@ def _log_axis(
     return limits
 
 
-def _share_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float] = (0.0,)) -> None:
-    low = math.floor(10 * min(value for value in values if math.isfinite(value))) / 10
-    ax.set(**{f"{which}lim": (low, 1.02)})
+def _share_axis(ax: Axes, which: Literal["x", "y"], lowest: float = 0.0) -> None:
+    ax.set(**{f"{which}lim": (math.floor(10 * lowest) / 10, 1.02)})
     _linear_axis(ax, which, fmt.ratio)
 
 
@@ -339,27 +328,32 @@ def _write(ax: Axes, which: Literal["x", "y"], show: Show) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: fmt.trimmed(show(value))))
 
 
-def _ends(values: Array, intervals: Sequence[Interval | None] | None) -> Array:
+def _ends(values: Array, intervals: Sequence[Interval | None] | None, *, log: bool) -> Array:
     """Returns low and high of each value, both the value itself where it has no interval."""
     if intervals is not None and len(intervals) != len(values):
-        raise InvalidValueError(f"intervals must hold {len(values)}, one for each bar, got {len(intervals)}")
+        raise InvalidValueError(f"intervals must hold {len(values)}, one for each value, got {len(intervals)}")
     ranges = zip(values, intervals or [None] * len(values), strict=True)
-    return np.array([(value, value) if one is None else (one.low, one.high) for value, one in ranges])
+    ends = [(value, value) if one is None else (one.low, one.high) for value, one in ranges]
+    low, high = (_column(column, "intervals", log=log) for column in zip(*ends, strict=True))
+    return np.column_stack((low, high))
 
 
-def _some(series: Series, name: str) -> Series:
+def _columns(series: Series, name: str, length: int | None = None, *, log: bool = False) -> dict[str, Array]:
+    """Returns the columns as arrays, all looked at before any is drawn."""
     if not series:
         raise InvalidValueError(f"{name}(={{}}) must hold at least one column")
-    return series
+    return {key: _column(values, f"{name}[{key!r}]", length, log=log) for key, values in series.items()}
 
 
-def _measured(values: npt.ArrayLike, name: str) -> Array:
-    column = _column(values, name)
-    return column[np.isfinite(column)]
+def _places(values: npt.ArrayLike, name: str, *, log: bool = False) -> Array:
+    column = _column(values, name, log=log)
+    if np.isnan(column).any():
+        raise InvalidValueError(f"{name}[{int(np.argmax(np.isnan(column)))}] is missing: every point needs its place")
+    return column
 
 
-def _column(values: npt.ArrayLike, name: str, length: int | None = None) -> Array:
-    """Returns numbers as an array, None as NaN; raises InvalidValueError unless it has one dimension and the length."""
+def _column(values: npt.ArrayLike, name: str, length: int | None = None, *, log: bool = False) -> Array:
+    """Returns numbers as an array, None as NaN; raises InvalidValueError for what the axis cannot show."""
     try:
         column = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -367,6 +361,12 @@ def _column(values: npt.ArrayLike, name: str, length: int | None = None) -> Arra
     if column.ndim != 1 or not len(column) or (length is not None and len(column) != length):
         wanted = "not be empty" if length is None else f"hold {length}, one for each place on the other axis"
         raise InvalidValueError(f"{name} of shape {column.shape} must be one column and {wanted}")
+    refused = np.isinf(column) | (column <= 0 if log else False)
+    if refused.any():
+        wanted = "finite and > 0 on a log axis" if log else "finite"
+        raise InvalidValueError(f"{name}[{int(np.argmax(refused))}](={column[refused][0]}) must be {wanted}")
+    if log and np.isnan(column).all():
+        raise InvalidValueError(f"{name} must hold one measured value at least, all {len(column)} are missing")
     return column
 
 

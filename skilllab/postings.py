@@ -6,7 +6,7 @@ A set of one is kept as the bare number: half of all words of a catalogue occur 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from pyroaring import BitMap
@@ -47,11 +47,14 @@ class Postings(dict[Hashable, Any]):
             return NOTHING
         return BitMap((held,)) if type(held) is int else held
 
-    def having_any(self, facets: Sequence[Hashable]) -> BitMap:
-        """Returns the positions that have at least one of the facets; not to be changed."""
-        found = self.having(facets[0])
-        for facet in facets[1:]:
-            found = found | self.having(facet)
+    def having_any(self, within: tuple[Hashable, ...], values: Iterable[Hashable]) -> BitMap:
+        """Returns the positions that have at least one of the facets (*within, value); not to be changed."""
+        found = NOTHING
+        for value in values:
+            held = self.get((*within, value))
+            if held is not None:
+                held = held if type(held) is not int else BitMap((held,))
+                found = found | held if found else held
         return found
 
     def optimize(self) -> None:
@@ -64,8 +67,6 @@ class Postings(dict[Hashable, Any]):
 
 def intersection(sets: list[BitMap]) -> BitMap:
     """Returns what all sets share, from the smallest on; `sets` has at least one."""
-    if len(sets) == 1:
-        return sets[0]
     sets.sort(key=len)
     found = sets[0]
     for other in sets[1:]:

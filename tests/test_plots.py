@@ -262,6 +262,7 @@ def test_cliff_marks_where_the_quantile_becomes_a_hit() -> None:
     assert ax.get_xlim()[1] > 0.99
     assert "beyond 99 % hits\np99 is a hit" in [text.get_text() for text in ax.texts]
     assert ax.get_ylabel() == "p99 latency"
+    assert plots.cliff([0.97, 0.99], {"hits": [1e-4, 1e-4]}, q=0.5).get_xlim()[0] == 0.5
 
 
 def test_time_line_starts_at_zero() -> None:
@@ -326,6 +327,18 @@ def test_what_cannot_be_drawn_is_refused(attempt: Callable[[], object]) -> None:
     """No columns, unequal lengths, text, and zero or less on a logarithmic axis end in a typed error."""
     with pytest.raises(InvalidValueError):
         attempt()
+
+
+@pytest.mark.parametrize("bad", [[1.0], [1.0, 0.0], [1.0, math.inf]])
+def test_a_refused_plot_leaves_the_axes_as_they_were(bad: list[float]) -> None:
+    """When the second column is refused, nothing of the first is drawn."""
+    ax = plots.figure().subplots()
+    before = plots.png(ax.figure)
+    for draw in (plots.growth, plots.hit_ratio_curve, plots.cliff):
+        places = [0.5, 0.0 if draw is not plots.cliff and bad == [1.0, 0.0] else 0.9]
+        with pytest.raises(InvalidValueError):
+            draw(places, {"good": [1.0, 1.0], "bad": bad}, ax=ax)
+    assert plots.png(ax.figure) == before
 
 
 # --- what a notebook gets

@@ -326,7 +326,7 @@ class TestDiscover:
             ({"limit": 2.0}, "limit=2.0 must be"),
             ({"offset": -1}, "offset=-1 must be"),
             ({"tags": "io"}, r"tags='io' must be a list of texts; write \['io'\]"),
-            ({"all_tags": ["io", 3]}, "must hold texts only"),
+            ({"all_tags": ["io", 3]}, "must be a list of texts"),
             ({"category": 3}, "category=3 must be text or None"),
             ({"colour": "red"}, "unknown condition colour: known are layer, category"),
         ],

@@ -1,67 +1,61 @@
-"""Experiments on SkillCache: replayed traces, changes under way, bursts, and what a cache costs."""
+"""Experiments on SkillCache: traces replayed through it, bursts of misses, and what a cache costs."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import tracemalloc
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, fields
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from skilllab import format as fmt
 from skilllab.cache.cache import SkillCache
 from skilllab.cache.flight import single_flight
-from skilllab.cache.keys import QUERY
+from skilllab.cache.keys import QUERY, Key, canonical_key
 from skilllab.cache.stats import CacheStats
 from skilllab.cache.stores import LRUStore
 from skilllab.errors import InvalidValueError
-from skilllab.model import SkillDefinition, SkillQuery
+from skilllab.experiments.churn import Churn, churn
+from skilllab.experiments.first_calls import first_calls, sample_calls
+from skilllab.experiments.queries import finished
+from skilllab.experiments.simulation import hit_mask, response_times
+from skilllab.loading import import_function
+from skilllab.model import FunctionHandler, SkillDefinition, SkillQuery
 from skilllab.registry import InMemorySkillRegistry
-from skilllab.settings import CACHE_MAX_SIZE, QUERY_TTL
+from skilllab.skills import builtin
+from skilllab.stats import interleave, quantile, quantiles
 from skilllab.testing import FakeClock
 from skilllab.trace.synthetic import loop, scan, shifting_working_set, zipf
 from skilllab.trace.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
-T = TypeVar("T")
-Counts = npt.NDArray[np.int64]
+__all__ = [
+    "Burst",
+    "Case",
+    "Churn",
+    "break_even",
+    "burst",
+    "bytes_per_entry",
+    "call_case",
+    "churn",
+    "cost_of_caching",
+    "filled",
+    "first_calls",
+    "query_case",
+    "replay",
+    "response_by_size",
+    "skill_cases",
+    "thread_burst",
+    "workloads",
+]
 
-_TAGS = ("io", "text", "batch", "network")
-_SHAPES: tuple[Mapping[str, Any], ...] = (
-    {},
-    {"limit": 20},
-    {"limit": 20, "offset": 20},
-    {"layer": 1},
-    {"layer": 2},
-    {"layer": 3},
-    {"tags": ["io", "text"]},
-    {"all_tags": ["io", "batch"]},
-    {"layer": 1, "tags": ["network"]},
-    {"text": "reads"},
-)
-"""What the queries of the churn workload ask for besides a category."""
-
-
-def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Returns the result of a coroutine that never waits, without an event loop: a query, a registration.
-
-    Raises InvalidValueError when it does wait.
-    """
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    coroutine.close()
-    raise InvalidValueError(f"{coroutine!r} waits for something: await it on an event loop")
+_CASE_ENTRIES = 1000
 
 
 def replay(trace: Trace, size: int, ttl: float | None = None, store: Callable[[int], Any] = LRUStore) -> CacheStats:
@@ -76,6 +70,26 @@ def replay(trace: Trace, size: int, ttl: float | None = None, store: Callable[[i
         if cache.get(names[key]) is None:
             cache.set(names[key], True)
     return cache.stats()
+
+
+def response_by_size(
+    trace: Trace, sizes: Iterable[int], *, miss: npt.ArrayLike, hit: float, policy: str = "lru"
+) -> pd.DataFrame:
+    """Returns one row a size: hit_ratio, mean, p50 and p95 of the response (s), and `saved`: seconds in all accesses.
+
+    sizes: entries. miss: seconds, one number or one for each access. hit: seconds. Saved is against no cache, where every
+    access takes what a miss takes. Errors as in `hit_mask` and `response_times`.
+    """
+    import pandas as pd
+
+    rows = []
+    for size in sizes:
+        mask = hit_mask(trace, policy, size)
+        seconds = response_times(mask, miss, hit)
+        p50, p95 = quantiles(seconds, [0.5, 0.95])
+        saved = float(np.broadcast_to(np.asarray(miss), mask.shape).sum() - seconds.sum())
+        rows.append((size, float(mask.mean()), float(seconds.mean()), p50, p95, saved))
+    return pd.DataFrame(rows, columns=["size", "hit_ratio", "mean", "p50", "p95", "saved"])
 
 
 def workloads(accesses: int = 40_000, keys: int = 4000, seed: int = 0) -> dict[str, Trace]:
@@ -104,188 +118,6 @@ def _with_scans(trace: Trace, scanned: Trace, bursts: int) -> Trace:
     return Trace.from_keys(np.concatenate(pieces), meta={"workload": "zipf with scans", "bursts": bursts})
 
 
-# changes under way
-
-
-@dataclass(frozen=True, slots=True)
-class Churn:
-    """Hits of one sequence of queries under three ways to treat cached pages when skills change.
-
-    no_change: nothing changes, the upper bound. precise: the registry's own invalidation. flush: every change empties
-    the query cache. Each holds the hits of `window` queries after one another.
-    """
-
-    queries: int
-    changes: int
-    change_every: int
-    window: int
-    no_change: Counts
-    precise: Counts
-    flush: Counts
-
-    @property
-    def hits_no_change(self) -> int:
-        """Hits when nothing changes."""
-        return int(self.no_change.sum())
-
-    @property
-    def hits_precise(self) -> int:
-        """Hits with the registry's own invalidation."""
-        return int(self.precise.sum())
-
-    @property
-    def hits_flush(self) -> int:
-        """Hits when every change empties the cache."""
-        return int(self.flush.sum())
-
-    @property
-    def kept_share(self) -> float:
-        """Of the hits that flushing loses, the share that precise invalidation keeps; NaN when it loses none."""
-        lost = self.hits_no_change - self.hits_flush
-        return (self.hits_precise - self.hits_flush) / lost if lost else float("nan")
-
-    def frame(self) -> pd.DataFrame:
-        """Returns one row a window: queries so far at its middle, and the hit rate of each way."""
-        import pandas as pd
-
-        rates = {name.replace("_", " "): getattr(self, name) / self.window for name in _WAYS}
-        return pd.DataFrame({"query": (np.arange(len(self.precise)) + 0.5) * self.window, **rates})
-
-    def since_change(self) -> pd.DataFrame:
-        """Returns the mean hit rate of each way by the number of queries since the last change."""
-        frame = self.frame()
-        frame["query"] %= self.change_every
-        return frame[self.window * np.arange(len(frame)) >= self.change_every].groupby("query").mean().reset_index()
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws the mean hit rate by queries since the last change."""
-        from skilllab import plots
-
-        frame = self.since_change()
-        return plots.time_line(
-            frame["query"],
-            {name: frame[name] for name in frame.columns[1:]},
-            title=f"Precise invalidation keeps {fmt.ratio(self.kept_share, 0)} of the hits that flushing loses",
-            x_label="Queries since the last change",
-            y_label=f"Hit rate (mean of {fmt.count(self.changes)} changes)",
-            ax=ax,
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"{fmt.count(self.queries)} queries, {fmt.count(self.changes)} changes: {fmt.count(self.hits_no_change)} hits "
-            f"without changes, {fmt.count(self.hits_precise)} with precise invalidation, {fmt.count(self.hits_flush)} "
-            f"with flushing; precise keeps {fmt.ratio(self.kept_share)} of what flushing loses"
-        )
-
-
-_WAYS = tuple(field.name for field in fields(Churn))[-3:]
-
-
-def churn(
-    *,
-    seed: int = 0,
-    queries: int = 20_000,
-    skills: int = 1000,
-    categories: int = 20,
-    distinct: int = 200,
-    exponent: float = 1.0,
-    change_every: int = 100,
-    rate: float = 10.0,
-    ttl: float | None = QUERY_TTL,
-    window: int = 10,
-) -> Churn:
-    """Asks one seeded sequence of queries of three registries and counts cache hits; no real time passes.
-
-    queries: asked, a whole number of windows. distinct: different queries, each naming one of `categories` categories,
-    drawn by Zipf's law with `exponent`. change_every: queries between two updates of a random skill, a whole number of
-    windows. rate: queries per second of the registry's clock, at random times (Poisson). ttl: seconds that a page lives.
-    Raises InvalidValueError for counts that do not divide, and more distinct queries than the workload has.
-    """
-    if queries % window or change_every % window or not 0 < change_every <= queries:
-        raise InvalidValueError(
-            f"queries(={queries}) and change_every(={change_every}) must be multiples of window(={window})"
-        )
-    asked = _category_queries(distinct, categories, seed)
-    trace = zipf(queries, distinct, exponent, seed, rate)
-    definitions = _definitions(skills, categories)
-    changed = np.random.default_rng(seed).integers(skills, size=(queries - 1) // change_every).tolist()
-    ways = {"no_change": [], "precise": changed, "flush": changed}
-    hits = {}
-    for way, victims in ways.items():
-        clock = FakeClock()
-        registry = InMemorySkillRegistry(SkillCache(max(distinct, CACHE_MAX_SIZE), query_ttl=ttl, timer=clock))
-        for definition in definitions:
-            at_once(registry.register(definition))
-        asks = _asks(registry, clock, trace, asked)
-        changes = _changes(registry, definitions, victims, flush=way == "flush")
-        hits[way] = _hits_by_window(registry, asks, changes, queries, change_every, window)
-    return Churn(queries, len(changed), change_every, window, **hits)
-
-
-def _definitions(skills: int, categories: int) -> list[SkillDefinition]:
-    return [
-        SkillDefinition(
-            id=f"skill-{number}",
-            name=f"skill {number}",
-            layer=number // categories % 3 + 1,
-            category=f"category-{number % categories}",
-            tags=tuple(tag for bit, tag in enumerate(_TAGS) if number // categories >> bit & 1),
-            description="reads" if number // categories % 2 else "writes",
-        )
-        for number in range(skills)
-    ]
-
-
-def _category_queries(distinct: int, categories: int, seed: int) -> list[SkillQuery]:
-    """Returns different queries in random order, as many of each category as of any other."""
-    if not 1 <= distinct <= categories * len(_SHAPES):
-        raise InvalidValueError(
-            f"distinct(={distinct}) must be 1 to {categories * len(_SHAPES)}: {len(_SHAPES)} for each category"
-        )
-    made = [
-        SkillQuery.of({"category": f"category-{number % categories}", **_SHAPES[number // categories]})
-        for number in range(distinct)
-    ]
-    return [made[place] for place in np.random.default_rng(seed).permutation(distinct)]
-
-
-def _asks(registry: InMemorySkillRegistry, clock: FakeClock, trace: Trace, asked: list[SkillQuery]) -> Iterator[None]:
-    for clock.now, key in zip(trace.time.tolist(), trace.key.tolist(), strict=True):
-        at_once(registry.discover(asked[key]))
-        yield
-
-
-def _changes(
-    registry: InMemorySkillRegistry, definitions: list[SkillDefinition], victims: list[int], *, flush: bool
-) -> Iterator[None]:
-    for number, place in enumerate(victims, start=1):
-        definition = definitions[place].model_copy(update={"version": f"1.{number}.0"})
-        at_once(registry.update(definition.id, definition))
-        if flush and registry.cache is not None:
-            registry.cache.clear()
-        yield
-
-
-def _hits_by_window(
-    registry: InMemorySkillRegistry,
-    asks: Iterator[None],
-    changes: Iterator[None],
-    queries: int,
-    change_every: int,
-    window: int,
-) -> Counts:
-    assert registry.cache is not None, "churn gives every registry a cache"
-    totals = [0]
-    for done in range(0, queries, window):
-        if done and done % change_every == 0:
-            next(changes, None)
-        for _ in islice(asks, window):
-            pass
-        totals.append(registry.cache.stats().by_kind[QUERY].hits)
-    return np.diff(np.array(totals, dtype=np.int64))
-
-
 # bursts
 
 
@@ -305,13 +137,13 @@ async def burst(callers: int = 100, *, shared: bool = True, cancelled: int = 0) 
     cancelled: how many of the first callers are cancelled while the loader runs. The loader ends when all have asked.
     """
     cache = SkillCache()
-    everyone = asyncio.Event()
+    all_asked, may_end = asyncio.Event(), asyncio.Event()
     asked = calls = 0
 
     async def fetch(key: str) -> str:
         nonlocal calls
         calls += 1
-        await everyone.wait()
+        await may_end.wait()
         cache.set(key, "loaded")
         return "loaded"
 
@@ -321,15 +153,16 @@ async def burst(callers: int = 100, *, shared: bool = True, cancelled: int = 0) 
         nonlocal asked
         found = cache.get("key")
         asked += 1
+        if asked == callers:
+            all_asked.set()
         return found if found is not None else await load("key")
 
     tasks = [asyncio.ensure_future(caller()) for _ in range(callers)]
-    while asked < callers:
-        await asyncio.sleep(0)
+    await all_asked.wait()
     for task in tasks[:cancelled]:
         task.cancel()
     await asyncio.sleep(0)
-    everyone.set()
+    may_end.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     served = sum(outcome == "loaded" for outcome in outcomes)
     return Burst(callers, calls, served, sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes))
@@ -381,6 +214,85 @@ def break_even(work: float, hit: float, extra: float) -> float | None:
     if not (work >= 0 and hit >= 0 and extra >= 0):
         raise InvalidValueError(f"work(={work}), hit(={hit}) and extra(={extra}) must be seconds from 0 up")
     return extra / (extra + work - hit) if work > hit else None
+
+
+class Case(NamedTuple):
+    """Three ways through one cached call, each a function to time; `extra` is a miss without the work."""
+
+    work: Callable[[], object]
+    hit: Callable[[], object]
+    extra: Callable[[], object]
+
+
+def call_case(function: Callable[..., Any], params: Mapping[str, Any]) -> Case:
+    """Returns the case of a function whose results are cached by its parameters: a key is made at each look-up."""
+    cache = SkillCache(_CASE_ENTRIES)
+    result = function(**params)
+    numbers = cycle(range(1, 2 * _CASE_ENTRIES))  # going round more keys than there is room for always misses
+
+    def extra() -> None:
+        key = _call_key(next(numbers), params)
+        if cache.get(key) is None:
+            cache.set(key, result)
+
+    for _ in range(_CASE_ENTRIES):
+        extra()
+    served = SkillCache(_CASE_ENTRIES)
+    served.set(_call_key(0, params), result)
+    return Case(lambda: function(**params), lambda: served.get(_call_key(0, params)), extra)
+
+
+def query_case(definitions: Iterable[SkillDefinition], **conditions: Any) -> Case:
+    """Returns the case of a query: of a registry without a cache, and of one that has the answer in its cache."""
+    plain, cached = InMemorySkillRegistry(cache=None), InMemorySkillRegistry()
+    for definition in definitions:
+        finished(plain.register(definition))
+        finished(cached.register(definition))
+    page = finished(cached.discover(**conditions))
+    cache = SkillCache(_CASE_ENTRIES)
+    keys = cycle([Key(QUERY, SkillQuery(name=f"skill {number}")) for number in range(2 * _CASE_ENTRIES)])
+
+    def extra() -> None:
+        key = next(keys)
+        if cache.get(key) is None:
+            cache.set(key, page)
+
+    for _ in range(_CASE_ENTRIES):
+        extra()
+    return Case(lambda: finished(plain.discover(**conditions)), lambda: finished(cached.discover(**conditions)), extra)
+
+
+def skill_cases() -> dict[str, Case]:
+    """Returns the cases of the built-in skills, called with the sample files; see `sample_calls`."""
+    functions = {
+        skill_id: import_function(skill.handler, skill_id)
+        for skill_id, skill in builtin().items()
+        if isinstance(skill.handler, FunctionHandler)
+    }
+    return {skill_id: call_case(functions[skill_id], params) for skill_id, params in sample_calls().items()}
+
+
+def cost_of_caching(cases: Mapping[str, Case], rounds: int = 30, seed: int = 0) -> pd.DataFrame:
+    """Times all cases interleaved and returns a row for each: seconds of work, hit and extra, and the break-even ratio.
+
+    Each is the median over the rounds. break_even: see `break_even`; NaN where a cache never pays.
+    """
+    import pandas as pd
+
+    arms = {(name, field): getattr(case, field) for name, case in cases.items() for field in Case._fields}
+    seconds = interleave({str(arm): function for arm, function in arms.items()}, rounds, seed=seed)
+    rows = []
+    for name in cases:
+        work, hit, extra = (quantile(seconds[str((name, field))], 0.5) for field in Case._fields)
+        rows.append((name, work, hit, extra, break_even(work, hit, extra)))
+    return pd.DataFrame(rows, columns=["case", *Case._fields, "break_even"]).astype({"break_even": "float64"})
+
+
+def _call_key(number: int, params: Mapping[str, Any]) -> Key:
+    return Key("call", canonical_key([number, params]))
+
+
+# memory
 
 
 def filled(entries: int) -> SkillCache:

@@ -26,6 +26,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MARKED = ["utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"]  # never guessed
+_COMMON = ("cp1252", "cp1251", "cp1250")  # of the encodings that are often taken for each other
+_NEAR = 0.05  # of the detector's measures of disorder and of language, 0 to 1 each
 
 
 class FileText(TypedDict):
@@ -114,7 +117,7 @@ def _decode_as(data: bytes, path: str, encoding: str) -> str:
     except UnicodeDecodeError as error:
         raise InvalidValueError(
             f"path={path!r} is not {encoding}: byte {error.start} (0x{data[error.start]:02x}): {error.reason}; "
-            'try encoding "auto"'
+            'name another encoding, or "auto"'
         ) from None
     except (UnicodeError, ValueError) as error:
         raise InvalidValueError(f"path={path!r} is not {encoding}: {error}") from None
@@ -124,7 +127,13 @@ def _decode_as(data: bytes, path: str, encoding: str) -> str:
 def _guess(data: bytes, path: str) -> tuple[str, str]:
     from charset_normalizer import from_bytes  # takes 20 ms to import and is seldom needed
 
-    best = from_bytes(data).best()
-    if best is None:
+    matches = list(from_bytes(data, cp_exclusion=_MARKED))
+    if not matches:
         raise InvalidValueError(f"path={path!r} fits no text encoding; name its encoding if it is text")
-    return str(best), best.encoding
+    best = matches[0]
+    # The detector puts near ties in order of the alphabet; the commoner encoding is the likelier one.
+    close = [m for m in matches if m.chaos <= best.chaos + _NEAR and m.coherence >= best.coherence - _NEAR]
+    likeliest = min(
+        close, key=lambda match: _COMMON.index(match.encoding) if match.encoding in _COMMON else len(_COMMON)
+    )
+    return str(likeliest), likeliest.encoding

@@ -150,7 +150,8 @@ class _Search:
                 continue
             column = self._column(line, path, number)
             if column is not None:
-                waiting.append(self._matched(path, number, column, line, list(before)))
+                match = self._matched(path, number, column, line, list(before))
+                waiting += [match] if self._context else []
             before.append(line[:_SHOWN])
 
     def _column(self, line: str, path: str, number: int) -> int | None:

@@ -30,8 +30,28 @@ def test_a_small_table_by_hand() -> None:
     assert result["ragged_rows"] == 0
     assert result["delimiter"] == ","
     name, height = result["columns"]
-    assert name == {"name": "name", "type": "text", "count": 3, "missing": 0, "distinct": 2, "distinct_exact": True, "min": "Ann", "max": "Bo", "mean": None}
-    assert height == {"name": "height", "type": "number", "count": 2, "missing": 1, "distinct": 2, "distinct_exact": True, "min": 1.5, "max": 2.5, "mean": 2.0}
+    assert name == {
+        "name": "name",
+        "type": "text",
+        "count": 3,
+        "missing": 0,
+        "distinct": 2,
+        "distinct_exact": True,
+        "min": "Ann",
+        "max": "Bo",
+        "mean": None,
+    }
+    assert height == {
+        "name": "height",
+        "type": "number",
+        "count": 2,
+        "missing": 1,
+        "distinct": 2,
+        "distinct_exact": True,
+        "min": 1.5,
+        "max": 2.5,
+        "mean": 2.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -109,7 +129,7 @@ def test_files_and_encodings(tmp_path: Path) -> None:
     assert [item["name"] for item in csv_summary(path=str(path))["columns"]] == ["Preis €", "n"]
     path.write_bytes("größe;n\n1;2\n".encode("cp1252"))
     assert csv_summary(path=str(path), encoding="cp1252")["columns"][0]["name"] == "größe"
-    with pytest.raises(InvalidValueError, match="is not utf-8.*name its encoding"):
+    with pytest.raises(InvalidValueError, match=r"is not utf-8.*name its encoding"):
         csv_summary(path=str(path))
     with pytest.raises(InvalidValueError, match="encoding='klingon'"):
         csv_summary(path=str(path), encoding="klingon")
@@ -150,7 +170,13 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     assert peaks[1] < 1.1 * peaks[0] + 10_000
 
 
-@given(st.lists(st.integers(-(10**14), 10**14) | st.floats(allow_nan=False, allow_infinity=False, min_value=-1e14, max_value=1e14).map(lambda x: round(x, 3)), min_size=1))
+@given(
+    st.lists(
+        st.integers(-(10**14), 10**14)
+        | st.floats(allow_nan=False, allow_infinity=False, min_value=-1e14, max_value=1e14).map(lambda x: round(x, 3)),
+        min_size=1,
+    )
+)
 def test_numbers_agree_with_the_standard_library(values: list[float]) -> None:
     """Count, extremes, mean and distinct of a numeric column are those of statistics over the same cells."""
     cells = [str(value) for value in values]
@@ -161,7 +187,12 @@ def test_numbers_agree_with_the_standard_library(values: list[float]) -> None:
     assert summary["distinct"] == len(set(cells))
 
 
-@given(st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5), min_size=2, max_size=2), min_size=1))
+@given(
+    st.lists(
+        st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5), min_size=2, max_size=2),
+        min_size=1,
+    )
+)
 def test_any_table_that_python_writes_is_read(table: list[list[str]]) -> None:
     """Rows and counts agree with the table that csv.writer wrote, whatever its cells hold."""
     out = io.StringIO()

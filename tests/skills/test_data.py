@@ -82,7 +82,9 @@ def test_layer_1_examples_run(definition: SkillDefinition, example: dict[str, An
     assert result.output not in (None, "", [], {})
 
 
-@pytest.mark.parametrize(("definition", "example"), [e for e in EXAMPLES if isinstance(e.values[0].handler, CommandHandler)])
+@pytest.mark.parametrize(
+    ("definition", "example"), [e for e in EXAMPLES if isinstance(e.values[0].handler, CommandHandler)]
+)
 @pytest.mark.usefixtures("in_data")
 def test_layer_2_commands_run(definition: SkillDefinition, example: dict[str, Any]) -> None:
     """With its placeholders filled, every command of the catalogue ends well and prints something."""
@@ -91,7 +93,9 @@ def test_layer_2_commands_run(definition: SkillDefinition, example: dict[str, An
     assert subprocess.run(argv, capture_output=True, check=True, text=True).stdout
 
 
-@pytest.mark.parametrize(("definition", "example"), [e for e in EXAMPLES if isinstance(e.values[0].handler, ScriptHandler)])
+@pytest.mark.parametrize(
+    ("definition", "example"), [e for e in EXAMPLES if isinstance(e.values[0].handler, ScriptHandler)]
+)
 def test_layer_2_scripts_run(definition: SkillDefinition, example: dict[str, Any]) -> None:
     """Every script defines run(params), and what it returns fits its output schema."""
     assert isinstance(definition.handler, ScriptHandler)
@@ -124,7 +128,11 @@ def test_samples_are_made_again_byte_for_byte(tmp_path: Path) -> None:
     samples = data_folder() / "samples"
     runpy.run_path(str(samples / "make.py"))["make"](tmp_path)
     made = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    kept = {str(path.relative_to(samples)): path.read_bytes() for path in samples.rglob("*") if path.suffix not in (".py", ".pyc") and path.is_file()}
+    kept = {
+        str(path.relative_to(samples)): path.read_bytes()
+        for path in samples.rglob("*")
+        if path.suffix not in (".py", ".pyc") and path.is_file()
+    }
     assert made == kept
     assert sum(map(len, kept.values())) < 300_000
 

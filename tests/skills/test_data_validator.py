@@ -26,7 +26,9 @@ def test_errors_name_record_and_place() -> None:
     assert '"a/b" is a required property' in report["errors"][1]["message"]
 
 
-@pytest.mark.parametrize(("limit", "listed", "more"), [(0, 0, True), (3, 3, True), (4, 4, False), (9, 4, False), (3.0, 3, True)])
+@pytest.mark.parametrize(
+    ("limit", "listed", "more"), [(0, 0, True), (3, 3, True), (4, 4, False), (9, 4, False), (3.0, 3, True)]
+)
 def test_the_list_is_bounded_and_the_counts_are_not(limit: int, listed: int, more: bool) -> None:
     """At most max_errors are listed, all invalid records are counted, and more_errors tells whether some are left out."""
     report = data_validator([{"a/b": ["x", "y"]}, {"a/b": ["x"]}, {}, {"a/b": []}], SCHEMA, max_errors=limit)
@@ -48,10 +50,12 @@ def test_long_values_are_cut_in_messages() -> None:
     assert error["message"].endswith('is not of type "array"')
 
 
-@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "http://example.org/schema"}, {"$ref": "#/none"}, {"pattern": "("}])
+@pytest.mark.parametrize(
+    "schema", [{"type": "nonsense"}, {"$ref": "http://example.org/schema"}, {"$ref": "#/none"}, {"pattern": "("}]
+)
 def test_bad_schemas_are_refused(schema: dict[str, Any]) -> None:
     """A schema that is not valid or lies elsewhere is an error, and nothing is fetched."""
-    with pytest.raises(InvalidDefinitionError, match="schema.* is no valid JSON Schema"):
+    with pytest.raises(InvalidDefinitionError, match=r"schema.* is no valid JSON Schema"):
         data_validator([1], schema)
 
 

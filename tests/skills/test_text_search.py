@@ -131,12 +131,19 @@ def test_bad_input(params: dict, message: str) -> None:
 
 
 @given(st.lists(st.text("ab ", max_size=6), max_size=12), st.integers(0, 3), st.integers(1, 5))
-def test_agrees_with_a_plain_scan(tmp_path_factory: pytest.TempPathFactory, lines: list[str], context: int, limit: int) -> None:
+def test_agrees_with_a_plain_scan(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], context: int, limit: int
+) -> None:
     """Matches, columns and context are those of a scan over the list of lines."""
     path = tmp_path_factory.getbasetemp() / "scan.txt"
     path.write_text("".join(f"{line}\n" for line in lines))
     expected = [
-        (number + 1, line.index("a") + 1, lines[max(0, number - context) : number], lines[number + 1 : number + 1 + context])
+        (
+            number + 1,
+            line.index("a") + 1,
+            lines[max(0, number - context) : number],
+            lines[number + 1 : number + 1 + context],
+        )
         for number, line in enumerate(lines)
         if "a" in line
     ]

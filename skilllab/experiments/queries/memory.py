@@ -1,0 +1,69 @@
+"""What a registry takes in memory, and what the usual instruments make of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from skilllab.experiments.queries.made_up import filled, make_skills
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def brief_peak(size: int, duration: float) -> None:
+    """Takes `size` bytes, holds them for `duration` seconds, and gives them back."""
+    held = b"x" * size  # written to: pages that nobody touched would not be resident
+    time.sleep(duration)
+    del held
+
+
+def memory_by_line(profile: Any) -> pd.DataFrame:
+    """Returns what memory_profiler.LineProfiler (%mprun -r) saw, without file names: code and bytes added by line.
+
+    A line that did not run is left out.
+    """
+    import linecache
+
+    import pandas as pd
+
+    rows = [
+        (linecache.getline(file, number).strip(), round(measured[0] * 2**20))
+        for file, lines in profile.code_map.items()
+        for number, measured in lines
+        if measured
+    ]
+    return pd.DataFrame(rows, columns=["code", "added"])
+
+
+def index_memory(count: int, *, seed: int = 0) -> dict[str, float]:
+    """Returns bytes a skill that registering takes, without the definitions: "resident", and "python" as tracemalloc sees it.
+
+    Measured in a fresh process, where nothing freed before could be used again.
+    """
+    code = (
+        f"from skilllab.experiments.queries.memory import _print_index_memory; _print_index_memory({count:d}, {seed:d})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
+def _print_index_memory(count: int, seed: int) -> None:
+    import tracemalloc
+
+    from memory_profiler import memory_usage
+
+    skills = make_skills(count, seed=seed)
+    filled(skills[:1])  # what the first registry of a process takes is not the index
+    before = memory_usage()[0]
+    kept = filled(skills)
+    resident = (memory_usage()[0] - before) * 2**20
+    tracemalloc.start()
+    again = filled(skills)
+    python, _ = tracemalloc.get_traced_memory()
+    assert len(kept) == len(again) == count
+    sys.stdout.write(json.dumps({"resident": resident / count, "python": python / count}))

@@ -1,0 +1,21 @@
+"""Panels: controls, a picture that follows them, and a text that says what it shows; for notebooks, and headless."""
+
+from __future__ import annotations
+
+from skilllab.panels.cache import CachePanel
+from skilllab.panels.controls import Control, amount, choice, durations, steps, whole_numbers
+from skilllab.panels.panel import Panel
+from skilllab.panels.picture import Marker, Picture
+
+__all__ = [
+    "CachePanel",
+    "Control",
+    "Marker",
+    "Panel",
+    "Picture",
+    "amount",
+    "choice",
+    "durations",
+    "steps",
+    "whole_numbers",
+]

@@ -1,0 +1,452 @@
+"""LayeredExecutionEngine: look up, limits, parameters, run, output, measure."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skilllab.define import skill
+from skilllab.engine import FunctionOptions, LayeredExecutionEngine, Runner
+from skilllab.errors import (
+    EngineClosedError,
+    HandlerNotRunnableError,
+    InvalidOutputError,
+    InvalidParametersError,
+    InvalidValueError,
+    LimitNotEnforceableError,
+    SkillFailedError,
+    SkillNotFoundError,
+)
+from skilllab.model import CommandHandler, ExecutionResult, HttpHandler, ResourceLimits, ScriptHandler, SkillDefinition
+from skilllab.registry import InMemorySkillRegistry
+from skilllab.testing import FakeClock, FakeRunner
+
+
+@skill(id="double")
+async def double(x: int) -> int:
+    return 2 * x
+
+
+@skill(id="spoil")
+async def spoil(items: list[Any], options: dict[str, Any] | None = None) -> list[Any]:
+    """Changes all that it is given."""
+    items.append(1)
+    for item in items:
+        if isinstance(item, dict):
+            item.clear()
+    if options is not None:
+        options["inner"].append(2)
+    return items
+
+
+@skill(id="lie")
+async def lie(x: Any) -> dict[str, int]:
+    return {"a/b": x}
+
+
+@skill(id="plain")
+def plain(x: int = 0) -> int:
+    return x
+
+
+PLAIN = SkillDefinition(id="fake", name="fake", layer=1, handler="textwrap:dedent")
+
+
+def with_engine(work: Callable[[LayeredExecutionEngine], Awaitable[Any]], *skills: Any, **options: Any) -> Any:
+    async def run() -> Any:
+        registry = InMemorySkillRegistry()
+        for definition in skills or (double, spoil, lie, plain):
+            await registry.register(definition)
+        async with LayeredExecutionEngine(registry, **options) as engine:
+            return await work(engine)
+
+    return asyncio.run(run())
+
+
+def execute(skill_id: Any, params: Any = None, *skills: Any, limits: Any = None, **options: Any) -> ExecutionResult:
+    result: ExecutionResult = with_engine(
+        lambda engine: engine.execute(skill_id, {} if params is None else params, resource_limits=limits), *skills, **options
+    )
+    return result
+
+
+def test_a_skill_is_run_and_measured() -> None:
+    """Duration is the skill's own run, overhead the rest, start the time of day; what was not measured says why."""
+    clock, wall = FakeClock(100.0), FakeClock(1.7e9)
+
+    def answer(skill_id: str, params: dict[str, Any]) -> str:
+        clock.advance(0.25)
+        return f"{skill_id} {params}"
+
+    runner = FakeRunner(answer)
+    result = execute("fake", {"x": 1}, PLAIN, runners={"function": runner}, clock=clock, wall_clock=wall)
+    assert result.success
+    assert (result.output, result.error) == ("fake {'x': 1}", None)
+    metadata = result.metadata
+    assert (metadata.skill_id, metadata.layer, metadata.isolation) == ("fake", 1, "fake")
+    assert (metadata.start, metadata.duration, metadata.overhead) == (1.7e9, 0.25, 0.0)
+    assert runner.closed == 1
+
+
+def test_overhead_is_what_the_skill_did_not_take() -> None:
+    """With a clock that ticks at every look, one tick is the run and the others are overhead; together they are the whole."""
+    clock = FakeClock()
+
+    def ticking() -> float:
+        clock.advance(1)
+        return clock.now
+
+    metadata = execute("fake", {}, PLAIN, runners={"function": FakeRunner()}, clock=ticking).metadata
+    assert (metadata.duration, metadata.overhead) == (1.0, 2.0)
+
+
+def test_a_function_reports_no_isolation_and_why_usage_is_unknown() -> None:
+    """A function runs with isolation "none", and each unmeasured resource has its reason."""
+    metadata = execute("double", {"x": 4}).metadata
+    assert metadata.isolation == "none"
+    usage = metadata.resource_usage
+    assert (usage.cpu_time, usage.memory_used, usage.network_requests) == (None, None, None)
+    assert set(usage.unmeasured) == {"cpu_time", "memory_used", "network_requests"}
+    assert all("share this process" in reason for reason in usage.unmeasured.values())
+
+
+def test_execution_ids_differ_between_calls_and_engines() -> None:
+    """Two engines of one process give a hundred executions a hundred ids."""
+
+    async def fifty(engine: LayeredExecutionEngine) -> list[str]:
+        return [(await engine.execute("double", {"x": 1})).metadata.execution_id for _ in range(50)]
+
+    assert len({*with_engine(fifty), *with_engine(fifty)}) == 100
+
+
+def test_call_returns_the_output_or_raises_the_error() -> None:
+    """`call` is `execute` without the result around it."""
+    assert with_engine(lambda engine: engine.call("double", {"x": 4})) == 8
+    assert with_engine(lambda engine: engine.call("plain")) == 0
+    with pytest.raises(InvalidParametersError, match="double: parameters at /x"):
+        with_engine(lambda engine: engine.call("double", {"x": "4"}))
+
+
+def test_a_failed_start_has_no_duration() -> None:
+    """A refused call took no time of the skill: None, not 0, so that no mean counts it as a fast one."""
+    metadata = execute("double", {}).metadata
+    assert (metadata.duration, metadata.isolation, metadata.layer) == (None, None, 1)
+    assert metadata.overhead > 0
+    assert set(metadata.resource_usage.unmeasured.values()) == {"the skill did not start"}
+
+
+def test_an_unknown_skill_is_a_failed_result() -> None:
+    """An id that nobody registered, or that is no text at all, fails the call and not the program."""
+    result = execute("nope")
+    assert isinstance(result.error, SkillNotFoundError)
+    assert (result.success, result.output, result.metadata.layer) == (False, None, None)
+    for skill_id in (5, None, ["a"]):
+        assert isinstance(execute(skill_id).error, InvalidValueError)
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [({}, ""), ({"x": "1"}, "/x"), ({"x": None}, "/x"), ({"x": 1, "y": 2}, ""), ({"x": True}, "/x"), ([1], ""), ("x", ""), ({1: 2}, "")],
+)
+def test_wrong_parameters_are_refused_before_the_start(params: Any, path: str) -> None:
+    """Parameters that do not fit the schema, or are no mapping, give the skill's id and the JSON Pointer of the offence."""
+    result = execute("double", params)
+    assert isinstance(result.error, InvalidParametersError)
+    assert (result.error.skill_id, result.error.path) == ("double", path)
+    assert result.metadata.duration is None
+
+
+def test_parameters_that_hold_themselves_are_refused() -> None:
+    """A list inside itself is an error, not a crash."""
+    endless: list[Any] = []
+    endless.append(endless)
+    result = execute("spoil", {"items": endless})
+    assert isinstance(result.error, InvalidParametersError)
+    assert "nested too deeply" in str(result.error)
+
+
+def test_a_skill_cannot_change_the_callers_parameters() -> None:
+    """Every dict and list inside is the skill's own copy."""
+    params = {"items": [{"a": [1]}], "options": {"inner": [1]}}
+    result = execute("spoil", params)
+    assert result.output == [{}, 1]
+    assert params == {"items": [{"a": [1]}], "options": {"inner": [1]}}
+
+
+def test_tuples_and_frozen_mappings_arrive_as_json() -> None:
+    """A skill gets lists and dicts, whatever kind of sequence and mapping the caller used."""
+    runner = FakeRunner()
+    definition = SkillDefinition(id="a", name="a", layer=1, handler="textwrap:dedent", input_schema={"type": "object", "d": [{"e": 1}]})
+    assert definition.input_schema is not None
+    params = {"x": definition.input_schema, "y": (1, (2,))}
+    execute("a", params, definition, runners={"function": runner})
+    [(_, got, _)] = runner.calls
+    assert got == {"x": {"type": "object", "d": [{"e": 1}]}, "y": [1, [2]]}
+    assert type(got["x"]) is type(got["x"]["d"][0]) is dict
+    got["x"]["d"].append(1)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=12,
+)
+
+
+def parts(value: Any) -> list[Any]:
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return ([value] if isinstance(value, dict | list) else []) + [part for item in inner for part in parts(item)]
+
+
+@given(st.dictionaries(st.text(max_size=3), JSON, max_size=3))
+def test_the_copy_is_equal_and_shares_nothing(params: dict[str, Any]) -> None:
+    """Whatever JSON the caller gives, the runner gets an equal value that shares no dict and no list with it."""
+    runner = FakeRunner()
+    execute("fake", params, PLAIN, runners={"function": runner})
+    [(_, got, _)] = runner.calls
+    assert got == params
+    assert not {id(part) for part in parts(got)} & {id(part) for part in parts(params)}
+
+
+def test_output_that_breaks_the_skills_word_fails_the_call() -> None:
+    """An output outside the return hint is an InvalidOutputError with the path; the run it took is still reported."""
+    result = execute("lie", {"x": "one"})
+    assert isinstance(result.error, InvalidOutputError)
+    assert isinstance(result.error, SkillFailedError)
+    assert (result.error.skill_id, result.error.path) == ("lie", "/a~1b")
+    assert "lie: output at /a~1b" in str(result.error)
+    assert result.output is None
+    assert result.metadata.duration is not None
+    assert execute("lie", {"x": object}).error is not None
+
+
+@pytest.mark.parametrize(
+    ("handler", "layer", "kind"),
+    [
+        (CommandHandler(argv=("true",)), 2, "command"),
+        (ScriptHandler(source="def run(params): return 1"), 2, "script"),
+        (HttpHandler(url="http://127.0.0.1/"), 3, "http"),
+    ],
+)
+def test_other_layers_are_refused_until_they_have_a_runner(handler: Any, layer: int, kind: str) -> None:
+    """A handler without a runner fails the call and says which layer it needs; with one it runs."""
+    definition = SkillDefinition(id="a", name="a", layer=layer, handler=handler)
+    result = execute("a", {}, definition)
+    assert isinstance(result.error, HandlerNotRunnableError)
+    assert f"a {kind} handler (layer {layer}) has no runner: this release runs layer 1 only" in str(result.error)
+    assert execute("a", {}, definition, runners={kind: FakeRunner(lambda *_: "ran")}).output == "ran"
+
+
+def test_skills_that_cannot_run_are_refused() -> None:
+    """No handler, a function that cannot be imported, and a skill that streams fail the call with the reason."""
+    none = SkillDefinition(id="a", name="a", layer=1)
+    missing = SkillDefinition(id="a", name="a", layer=1, handler="no.such:function")
+    streams = SkillDefinition(id="a", name="a", layer=1, handler="textwrap:dedent", streaming=True)
+    for definition, reason in ((none, "has no handler"), (missing, "cannot be imported"), (streams, "streams its output")):
+        result = execute("a", {}, definition)
+        assert isinstance(result.error, HandlerNotRunnableError)
+        assert reason in str(result.error)
+        assert result.metadata.duration is None
+
+
+@pytest.mark.parametrize("name", ResourceLimits.model_fields)
+def test_each_limit_is_refused_by_name(name: str) -> None:
+    """No limit can be held for a function yet: the call is refused before it starts, whoever asks for the limit."""
+    limits = ResourceLimits(**{name: 7})
+    own = SkillDefinition(id="own", name="own", layer=1, handler="textwrap:dedent", resource_limits=limits)
+    for result in (execute("double", {"x": 1}, limits=limits), execute("own", {"text": ""}, own)):
+        assert isinstance(result.error, LimitNotEnforceableError)
+        assert result.error.limits == (name,)
+        assert f"{name}=7" in str(result.error)
+        assert "worker process" in str(result.error)
+        assert result.metadata.duration is None
+
+
+def test_a_limit_is_refused_before_the_parameters_are_looked_at() -> None:
+    """A refused limit comes before a wrong parameter, and every refused limit is named."""
+    result = execute("double", {}, limits=ResourceLimits(max_memory=5, max_duration=1.5))
+    assert isinstance(result.error, LimitNotEnforceableError)
+    assert result.error.limits == ("max_memory", "max_duration")
+
+
+def test_empty_limits_and_wrong_ones() -> None:
+    """Limits that ask for nothing are none; what is no ResourceLimits is an error."""
+    assert execute("double", {"x": 1}, limits=ResourceLimits()).output == 2
+    for limits in ({"max_memory": 1}, 5):
+        assert isinstance(execute("double", {"x": 1}, limits=limits).error, InvalidValueError)
+
+
+@pytest.mark.parametrize(("asked", "own", "held"), [(5, 9, 5), (9, 5, 5), (None, 5, 5), (5, None, 5), (None, None, None)])
+def test_a_call_tightens_and_never_loosens(asked: int | None, own: int | None, held: int | None) -> None:
+    """The runner gets the smaller of the call's limit and the definition's."""
+    runner = FakeRunner(enforces=["max_memory", "max_duration"])
+    limits = {"max_duration": 3.0}
+    definition = PLAIN.model_copy(update={"resource_limits": ResourceLimits(max_memory=own, **limits)})
+    execute("fake", {}, definition, limits=ResourceLimits(max_memory=asked), runners={"function": runner})
+    [(_, _, got)] = runner.calls
+    assert got == ResourceLimits(max_memory=held, max_duration=3.0)
+
+
+def test_a_runner_that_breaks_is_a_failed_result() -> None:
+    """An error of another kind out of a runner or a registry becomes a SkillFailedError with that error as its cause."""
+
+    class Broken(InMemorySkillRegistry):
+        async def load(self, skill_id: str) -> Any:
+            raise ZeroDivisionError("oops")
+
+    async def run() -> ExecutionResult:
+        async with LayeredExecutionEngine(Broken(cache=None)) as engine:
+            return await engine.execute("a", {})
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("oops")
+
+    for result in (asyncio.run(run()), execute("fake", {}, PLAIN, runners={"function": FakeRunner(fail)})):
+        assert isinstance(result.error, SkillFailedError)
+        assert isinstance(result.error.__cause__, ZeroDivisionError)
+        assert "ZeroDivisionError: oops" in str(result.error)
+
+
+def test_an_update_is_run_at_once() -> None:
+    """The call after an update runs the new function."""
+
+    @skill(id="double")
+    async def triple(x: int) -> int:
+        return 3 * x
+
+    async def run() -> list[int]:
+        registry = InMemorySkillRegistry()
+        await registry.register(double)
+        async with LayeredExecutionEngine(registry) as engine:
+            before = await engine.call("double", {"x": 1})
+            await registry.update("double", triple)
+            return [before, await engine.call("double", {"x": 1})]
+
+    assert asyncio.run(run()) == [2, 3]
+
+
+def test_an_engine_without_a_cache_still_runs() -> None:
+    """With cache=None every call loads its skill anew, and runs it."""
+
+    async def run() -> Any:
+        registry = InMemorySkillRegistry(cache=None)
+        await registry.register(double)
+        async with LayeredExecutionEngine(registry) as engine:
+            return await engine.call("double", {"x": 3})
+
+    assert asyncio.run(run()) == 6
+
+
+def test_a_closed_engine_raises() -> None:
+    """After aclose, execute and call raise EngineClosedError; a second aclose does no harm."""
+
+    async def run() -> None:
+        runner = FakeRunner()
+        engine = LayeredExecutionEngine(InMemorySkillRegistry(), runners={"http": runner})
+        await engine.aclose()
+        await engine.aclose()
+        for use in (engine.execute, engine.call):
+            with pytest.raises(EngineClosedError, match="closed"):
+                await use("a", {})
+
+    asyncio.run(run())
+
+
+def test_closing_waits_for_what_runs() -> None:
+    """aclose refuses new executions at once and returns when the running ones have ended."""
+    order: list[str] = []
+
+    async def run() -> None:
+        gate = asyncio.Event()
+
+        @skill(id="wait")
+        async def wait() -> str:
+            await gate.wait()
+            order.append("skill ended")
+            return "done"
+
+        registry = InMemorySkillRegistry()
+        await registry.register(wait)
+        await registry.load("wait")
+        engine = LayeredExecutionEngine(registry)
+        execution = asyncio.create_task(engine.call("wait"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(engine.aclose())
+        await asyncio.sleep(0)
+        with pytest.raises(EngineClosedError):
+            await engine.execute("wait")
+        assert not closing.done()
+        gate.set()
+        await closing
+        order.append("closed")
+        assert await execution == "done"
+
+    asyncio.run(run())
+    assert order == ["skill ended", "closed"]
+
+
+def test_every_runner_is_closed_even_if_one_cannot() -> None:
+    """The error of one runner's close does not keep the others open, and comes out at the end."""
+
+    class Stuck(FakeRunner):
+        async def aclose(self) -> None:
+            raise OSError("stuck")
+
+    other = FakeRunner()
+    runners: dict[str, Runner] = {"command": Stuck(), "http": other}
+    with pytest.raises(ExceptionGroup, match="could not be closed") as caught:
+        execute("double", {"x": 1}, runners=runners)
+    assert [str(error) for error in caught.value.exceptions] == ["stuck"]
+    assert other.closed == 1
+
+
+def test_a_wrong_engine_is_refused() -> None:
+    """A runner for no kind of handler, and a thread count below one, are errors that show the value."""
+    with pytest.raises(InvalidValueError, match=r"\['magic'\] name no kind of handler"):
+        LayeredExecutionEngine(InMemorySkillRegistry(), runners={"magic": FakeRunner()})
+    for threads in (0, -1, True, 2.5):
+        with pytest.raises(InvalidValueError, match="max_threads"):
+            FunctionOptions(max_threads=threads)  # type: ignore[arg-type]
+
+
+def test_failures_leave_no_cycles() -> None:
+    """When a failed result is dropped its error goes at once, without waiting for the garbage collector."""
+
+    @skill(id="fail")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    @skill(id="fail-in-thread")
+    def fail_in_thread() -> None:
+        raise ZeroDivisionError
+
+    async def run(engine: LayeredExecutionEngine) -> list[weakref.ref[Any]]:
+        seen = []
+        for skill_id, params in (("fail", {}), ("fail-in-thread", {}), ("double", {"x": "a"}), ("nope", {})):
+            result = await engine.execute(skill_id, params)
+            seen.append(weakref.ref(result.error))
+            if result.error.__cause__ is not None:
+                seen.append(weakref.ref(result.error.__cause__))
+            del result
+            try:
+                await engine.call(skill_id, params)
+            except Exception as error:
+                seen.append(weakref.ref(error))
+        await asyncio.sleep(0)
+        return seen
+
+    gc.collect()
+    gc.disable()
+    try:
+        seen = with_engine(run, fail, fail_in_thread, double)
+        assert len(seen) == 10
+        assert [reference() for reference in seen] == [None] * 10
+    finally:
+        gc.enable()

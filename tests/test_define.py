@@ -1,0 +1,200 @@
+"""The @skill decorator."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field
+
+from skilllab.define import definition_of, skill
+from skilllab.errors import InvalidDefinitionError, InvalidValueError
+from skilllab.loading import load
+from skilllab.model import FunctionHandler, ResourceLimits, ResourceRequirements, SkillDefinition
+
+
+@skill(id="word-count-v1", category="text", tags=["text", "utility"], cacheable=True, examples=[{"text": "a b"}])
+def count_words(text: str, least: Annotated[int, Field(ge=1)] = 1) -> dict[str, int]:
+    """Counts the words of a text,
+    case folded.
+
+    Punctuation counts.
+    """
+    words = text.casefold().split()
+    return {word: words.count(word) for word in words if words.count(word) >= least}
+
+
+@skill(id="slow-v1")
+async def slow_answer(kind: Literal["yes", "no"]) -> str:
+    return kind
+
+
+def test_the_function_stays_a_function() -> None:
+    """A decorated function is called as before, def or async def, and is still itself."""
+    assert count_words("A a b") == {"a": 2, "b": 1}
+    assert asyncio.run(slow_answer("yes")) == "yes"
+    assert count_words.__name__ == "count_words"
+
+
+def test_the_definition_says_what_the_function_says() -> None:
+    """Name, description, target and schemas come from the function, the rest from the decorator."""
+    definition = count_words.definition
+    assert definition.id == "word-count-v1"
+    assert definition.name == "count words"
+    assert definition.description == "Counts the words of a text, case folded."
+    assert (definition.layer, definition.category, definition.tags, definition.cacheable) == (1, "text", ("text", "utility"), True)
+    assert definition.input_schema == {
+        "type": "object",
+        "properties": {"text": {"type": "string"}, "least": {"type": "integer", "minimum": 1, "default": 1}},
+        "required": ("text",),
+        "additionalProperties": False,
+        "examples": ({"text": "a b"},),
+    }
+    assert definition.output_schema == {"type": "object", "additionalProperties": {"type": "integer"}}
+    assert isinstance(definition.handler, FunctionHandler)
+    assert definition.handler.function is count_words
+    assert definition.handler.target == f"{__name__}:count_words"
+
+
+def test_everything_can_be_said() -> None:
+    """What is given wins over what the function says."""
+    limits, needs = ResourceLimits(max_memory=5), ResourceRequirements(cpu="high")
+
+    @skill(
+        id="a",
+        name="other",
+        version="2",
+        description="What.",
+        author="me",
+        cache_key="input.x",
+        resource_limits=limits,
+        resource_requirements=needs,
+        check_output=False,
+    )
+    def function(x: int) -> int:
+        """Not this."""
+        return x
+
+    definition = function.definition
+    assert (definition.name, definition.version, definition.description, definition.author) == ("other", "2", "What.", "me")
+    assert (definition.cache_key, definition.resource_limits, definition.resource_requirements) == ("input.x", limits, needs)
+    assert definition.output_schema is None
+
+
+def test_a_module_level_function_comes_back_from_json() -> None:
+    """Read back from JSON the definition is the same but for the callable, and loading imports the same function."""
+    from skilllab.skills.checksum import checksum
+
+    definition = checksum.definition
+    again = SkillDefinition.model_validate_json(definition.model_dump_json())
+    assert again.model_dump() == definition.model_dump()
+    assert load(again, 1).function is checksum
+
+
+def test_a_function_inside_another_runs_here() -> None:
+    """A function made in a function, as in a notebook cell or a test, is loaded from the definition itself."""
+
+    @skill(id="inner")
+    def inner(x: int) -> int:
+        return x + 1
+
+    loaded = load(inner.definition, 1)
+    assert loaded.function is inner
+    assert inner.definition.handler is not None
+    assert "<locals>" in inner.definition.handler.target
+
+
+def test_outputs_without_a_json_type_are_not_checked() -> None:
+    """No return hint, Any, and what is no JSON type give no output schema; None is a type like others."""
+
+    @skill(id="a")
+    def unhinted(x: int):  # noqa: ANN202
+        return x
+
+    @skill(id="b")
+    def anything(x: int) -> Any:
+        return x
+
+    @skill(id="c")
+    def foreign(x: int) -> set[int]:
+        return {x}
+
+    @skill(id="d")
+    def nothing(x: int) -> None:
+        return None
+
+    assert [f.definition.output_schema for f in (unhinted, anything, foreign)] == [None] * 3
+    assert nothing.definition.output_schema == {"type": "null"}
+
+
+def test_functions_that_yield_must_say_so() -> None:
+    """A generator is refused unless the skill says that it streams, and then has no output schema."""
+
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    async def more() -> AsyncIterator[int]:
+        yield 1
+
+    for function in (numbers, more):
+        with pytest.raises(InvalidDefinitionError, match="yields; return a value, or say streaming=True"):
+            skill(id="a")(function)
+        assert skill(id="a", streaming=True)(function).definition.streaming
+
+
+class Callable_:  # noqa: N801
+    def __call__(self, x: int) -> int:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (lambda: 1, "a lambda has neither name nor type hints"),
+        (len, "@skill decorates functions, not <built-in function len>"),
+        (functools.partial(count_words, "a"), "@skill decorates functions"),
+        (Callable_(), "@skill decorates functions"),
+        (Callable_, "@skill decorates functions"),
+        (5, "@skill decorates functions, not 5"),
+    ],
+)
+def test_what_is_no_named_function_is_refused(thing: Any, message: str) -> None:
+    """Lambdas, built-ins, partials, classes and objects are refused with what to write instead."""
+    with pytest.raises(InvalidDefinitionError, match=message):
+        skill(id="a")(thing)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"id": ""}, "id"),
+        ({"id": "a b"}, "id"),
+        ({"id": 5}, "id"),
+        ({"id": "a", "tags": "io"}, "tags"),
+        ({"id": "a", "tags": [1]}, "tags.0"),
+        ({"id": "a", "name": " "}, "name"),
+        ({"id": "a", "cacheable": "yes"}, "cacheable"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], field: str) -> None:
+    """A wrong option is an error that names the field, and leaves the function as it was."""
+
+    def function() -> int:
+        return 1
+
+    with pytest.raises(InvalidDefinitionError) as caught:
+        skill(**options)(function)
+    assert caught.value.field == field
+    assert not hasattr(function, "definition")
+
+
+def test_definition_of() -> None:
+    """A definition and a decorated function have one; anything else is an error that shows it."""
+    assert definition_of(count_words) is count_words.definition
+    assert definition_of(count_words.definition) is count_words.definition
+    for thing in (5, len, None, Callable_):
+        with pytest.raises(InvalidValueError, match="is no skill: give a SkillDefinition"):
+            definition_of(thing)
