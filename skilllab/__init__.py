@@ -6,15 +6,44 @@ Names load when first used, so that `import skilllab` stays cheap: numpy, pandas
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skilllab.cache import (
+        UNSET,
+        CacheStats,
+        LRUStore,
+        SkillCache,
+        canonical_key,
+        single_flight,
+    )
+    from skilllab.define import skill
+    from skilllab.engine import LayeredExecutionEngine
+    from skilllab.errors import SkilllabError
+    from skilllab.experiments.simulation import miss_ratio_curve, simulate
+    from skilllab.model import (
+        ExecutionResult,
+        Page,
+        ResourceLimits,
+        SkillDefinition,
+        SkillQuery,
+    )
+    from skilllab.panels import CachePanel
+    from skilllab.registry import InMemorySkillRegistry
+    from skilllab.report import finding
+    from skilllab.skills import builtin
+    from skilllab.skills.catalogue import read_catalogue
+    from skilllab.trace import Trace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "UNSET",
+    "CachePanel",
     "CacheStats",
     "ExecutionResult",
     "InMemorySkillRegistry",
+    "LRUStore",
     "LayeredExecutionEngine",
     "Page",
     "ResourceLimits",
@@ -26,6 +55,7 @@ __all__ = [
     "builtin",
     "canonical_key",
     "finding",
+    "miss_ratio_curve",
     "read_catalogue",
     "simulate",
     "single_flight",
@@ -33,10 +63,11 @@ __all__ = [
 ]
 
 _HOME = {
-    "UNSET": "cache",
+    "CachePanel": "panels",
     "CacheStats": "cache",
     "ExecutionResult": "model",
     "InMemorySkillRegistry": "registry",
+    "LRUStore": "cache",
     "LayeredExecutionEngine": "engine",
     "Page": "model",
     "ResourceLimits": "model",
@@ -45,10 +76,12 @@ _HOME = {
     "SkillQuery": "model",
     "SkilllabError": "errors",
     "Trace": "trace",
+    "UNSET": "cache",
     "builtin": "skills",
     "canonical_key": "cache",
     "finding": "report",
-    "read_catalogue": "skills",
+    "miss_ratio_curve": "experiments.simulation",
+    "read_catalogue": "skills.catalogue",
     "simulate": "experiments.simulation",
     "single_flight": "cache",
     "skill": "define",

@@ -66,7 +66,7 @@ def percentile_curve(series: Series, *, title: str = "", y_label: str = "Latency
     ticks = [0.0, *([0.25, 0.5, 0.75] if last < 0.9 else [0.5]), *(1 - 10.0**-nine for nine in range(1, 9))]
     ax.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= last]))
     _write(ax, "x", _percentile)
-    _log_axis(ax, "y", shown, fmt.duration)
+    _log_axis(ax, "y", np.array(shown), fmt.duration)
     n = fmt.count(min(sizes)) if min(sizes) == max(sizes) else f"{fmt.count(min(sizes))} to {fmt.count(max(sizes))}"
     return look.dress(ax, title, f"Percentile of calls (n = {n})", y_label)
 
@@ -114,10 +114,11 @@ def growth(
     ax = _plot(ax)
     _log_axis(ax, "x", x, fmt.number, pad=0.02)
     for name, y in columns.items():
-        low, high = ends[name].T
+        colour, (low, high) = _line(ax, x, y, name), ends[name].T
         wide = low < high
-        ax.vlines(x[wide], low[wide], high[wide], color=_line(ax, x, y, name), linewidth=5, alpha=0.35)
-    _log_axis(ax, "y", np.concatenate(list(ends.values())).ravel(), fmt.duration)
+        if wide.any():
+            ax.vlines(x[wide], low[wide], high[wide], color=colour, linewidth=5, alpha=0.35)
+    _log_axis(ax, "y", np.concatenate([*columns.values(), *(pair.ravel() for pair in ends.values())]), fmt.duration)
     return look.dress(ax, title, x_label, y_label)
 
 
@@ -206,7 +207,7 @@ def bars(
     ends = _ends(x, intervals, log=log)
     ax = _plot(ax, height=1.3 + 0.42 * len(labels))
     if log:
-        ax.hlines(y, *_log_axis(ax, "x", ends.ravel(), show), color=look.GRID, zorder=0.5)
+        ax.hlines(y, *_log_axis(ax, "x", np.append(ends, x), show), color=look.GRID, zorder=0.5)
         ax.plot(x, y, "o", color=look.COLOURS[0], markersize=9, label="_values")
     else:
         ax.barh(y, x, color=look.COLOURS[0], height=0.62)

@@ -58,3 +58,16 @@ def test_import_is_light() -> None:
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert "skilllab" in loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_type_checkers_see_the_names_where_they_load_from() -> None:
+    """The imports for type checkers name the same homes as the lazy table."""
+    tree = ast.parse(Path(skilllab.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "__future__"]
+    seen = {
+        alias.name: node.module.removeprefix("skilllab.")
+        for node in imports
+        if node.module is not None and node.module.startswith("skilllab.")
+        for alias in node.names
+    }
+    assert seen == skilllab._HOME

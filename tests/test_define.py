@@ -45,7 +45,12 @@ def test_the_definition_says_what_the_function_says() -> None:
     assert definition.id == "word-count-v1"
     assert definition.name == "count words"
     assert definition.description == "Counts the words of a text, case folded."
-    assert (definition.layer, definition.category, definition.tags, definition.cacheable) == (1, "text", ("text", "utility"), True)
+    assert (definition.layer, definition.category, definition.tags, definition.cacheable) == (
+        1,
+        "text",
+        ("text", "utility"),
+        True,
+    )
     assert definition.input_schema == {
         "type": "object",
         "properties": {"text": {"type": "string"}, "least": {"type": "integer", "minimum": 1, "default": 1}},
@@ -79,8 +84,17 @@ def test_everything_can_be_said() -> None:
         return x
 
     definition = function.definition
-    assert (definition.name, definition.version, definition.description, definition.author) == ("other", "2", "What.", "me")
-    assert (definition.cache_key, definition.resource_limits, definition.resource_requirements) == ("input.x", limits, needs)
+    assert (definition.name, definition.version, definition.description, definition.author) == (
+        "other",
+        "2",
+        "What.",
+        "me",
+    )
+    assert (definition.cache_key, definition.resource_limits, definition.resource_requirements) == (
+        "input.x",
+        limits,
+        needs,
+    )
     assert definition.output_schema is None
 
 

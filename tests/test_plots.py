@@ -294,6 +294,15 @@ def test_bars_on_a_log_axis_are_dots() -> None:
     assert ax.get_lines()[0].get_xdata().tolist() == [1e-6, 1.0]
 
 
+def test_an_interval_beside_its_value_hides_neither() -> None:
+    """Limits hold the values and the intervals, also where an interval (of a mean) does not hold its value."""
+    beside = Interval(1e-6, 2e-6, 0.95)
+    bars = plots.bars(["a"], [1e-9], intervals=[beside], show=fmt.duration, log=True)
+    line = plots.growth([1], {"a": [1e-9]}, intervals={"a": [beside]})
+    for low, high in (bars.get_xlim(), line.get_ylim()):
+        assert low < 1e-9 < 2e-6 < high
+
+
 def test_sizes_have_binary_ticks() -> None:
     """An axis of bytes counts in whole steps of its binary unit."""
     ax = plots.bars(["a"], [163 * 2**20], show=fmt.size, x_label="Memory")
@@ -329,16 +338,25 @@ def test_what_cannot_be_drawn_is_refused(attempt: Callable[[], object]) -> None:
         attempt()
 
 
-@pytest.mark.parametrize("bad", [[1.0], [1.0, 0.0], [1.0, math.inf]])
-def test_a_refused_plot_leaves_the_axes_as_they_were(bad: list[float]) -> None:
-    """When the second column is refused, nothing of the first is drawn."""
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda ax: plots.percentile_curve({"good": [1.0], "bad": [0.0]}, ax=ax),
+        lambda ax: plots.hit_ratio_curve([1, 10], {"good": [0.5, 0.5], "bad": [0.5]}, ax=ax),
+        lambda ax: plots.growth([1, 10], {"good": [1.0, 1.0], "bad": [1.0, math.inf]}, ax=ax),
+        lambda ax: plots.cliff([0.5, 0.9], {"good": [1.0, 1.0], "bad": [1.0, 0.0]}, ax=ax),
+        lambda ax: plots.time_line([1, 2], {"good": [1.0, 1.0], "bad": [math.inf, 1.0]}, ax=ax),
+        lambda ax: plots.bars(["a"], [1.0], intervals=[Interval(0.0, 2.0, 0.95)], log=True, ax=ax),
+    ],
+)
+def test_a_refused_plot_leaves_the_axes_as_they_were(attempt: Callable[[Axes], Axes]) -> None:
+    """When the last column is refused, nothing of the first is drawn and no axis has changed."""
     ax = plots.figure().subplots()
-    before = plots.png(ax.figure)
-    for draw in (plots.growth, plots.hit_ratio_curve, plots.cliff):
-        places = [0.5, 0.0 if draw is not plots.cliff and bad == [1.0, 0.0] else 0.9]
-        with pytest.raises(InvalidValueError):
-            draw(places, {"good": [1.0, 1.0], "bad": bad}, ax=ax)
-    assert plots.png(ax.figure) == before
+    with pytest.raises(InvalidValueError):
+        attempt(ax)
+    assert not ax.has_data()
+    assert not ax.texts
+    assert (ax.get_xscale(), ax.get_yscale(), ax.get_xlim()) == ("linear", "linear", (0, 1))
 
 
 # --- what a notebook gets

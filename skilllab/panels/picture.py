@@ -20,16 +20,20 @@ from matplotlib.text import Annotation
 from PIL import Image
 
 from skilllab import look
+from skilllab.stats import Array
 
 _CSS_PIXELS = 100  # an inch on the page, as in every figure of the lab
 
 
 class Marker:
-    """A marked point: a dot, its text, and a thin line down to the axis that leads the eye to other plots."""
+    """A marked point: a dot, its text, and a hairline through the plot that leads the eye to the plots above and below.
 
-    def __init__(self, ax: Axes) -> None:
-        self._ax = ax
-        self._line = ax.axvline(1.0, color=look.TIE, linewidth=1, zorder=1.5)
+    `rising` says which way the curve goes that the point moves on: the text stands where the curve does not.
+    """
+
+    def __init__(self, ax: Axes, *, rising: bool) -> None:
+        self._ax, self._rising = ax, rising
+        self._line = ax.axvline(1.0, color=look.TIE, linewidth=1, zorder=1.5, label="_")
         (self._dot,) = ax.plot(
             [1.0], [1.0], "o", color=look.INK, markersize=9, markeredgecolor="white", markeredgewidth=1.5, label="_"
         )
@@ -38,7 +42,6 @@ class Marker:
             (1.0, 1.0),
             textcoords="offset points",
             xytext=(0, 0),
-            va="top",
             color=look.INK,
             fontsize=look.TEXT,
             weight="bold",
@@ -51,14 +54,15 @@ class Marker:
         return self._line, self._dot, self._text
 
     def move(self, x: float, y: float, text: str) -> None:
-        """Moves to a point in data coordinates; the text stands on the side and at the height that have room."""
+        """Moves to a point in data coordinates; the text stands to the right of it while there is room."""
         self._line.set_xdata([x, x])
         self._dot.set_data([x], [y])
-        across, up = self._ax.transAxes.inverted().transform(self._ax.transData.transform((x, y)))
-        left, above = across > 0.7, up < 0.2
+        across, _ = self._ax.transAxes.inverted().transform(self._ax.transData.transform((x, y)))
+        right = across < 0.82
+        above = right != self._rising
         self._text.xy = (x, y)
-        self._text.set(text=text, ha="right" if left else "left", va="bottom" if above else "top")
-        self._text.xyann = (-9 if left else 9, 8 if above else -8)
+        self._text.set(text=text, ha="left" if right else "right", va="bottom" if above else "top")
+        self._text.xyann = (9 if right else -9, 6 if above else -6)
 
 
 class Picture:
@@ -66,7 +70,7 @@ class Picture:
 
     def __init__(self, figure: Figure, moving: Sequence[Artist]) -> None:
         self.figure = figure
-        self._canvas = FigureCanvasAgg(figure)
+        self._canvas: Any = FigureCanvasAgg(figure)
         self._layout = figure.get_layout_engine()
         self._moving = list(moving)
         self._background: Any = None
@@ -117,7 +121,7 @@ class Picture:
         return Image.frombuffer("RGBA", (width, height), self._canvas.buffer_rgba()).convert("RGB")
 
 
-def follow(ax: Axes, place: int, x: Sequence[float], y: Sequence[float], name: str) -> None:
+def follow(ax: Axes, place: int, x: Sequence[float], y: Sequence[float] | Array, name: str) -> None:
     """Gives the named line at `place` of a plot other points and another name, and spreads the names again."""
     line = ax.get_lines()[place]
     names = [text for text in ax.texts if isinstance(text, Annotation) and text.get_gid() == look.NAME]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy.typing as npt
+
 from skilllab import format as fmt
 from skilllab.stats import interleave, paired_bootstrap
 
@@ -57,15 +59,35 @@ def compare(
     at_most: float | None = None,
     at_least: float | None = None,
     rounds: int = 60,
+    ours_does: int = 1,
+    theirs_does: int = 1,
     note: str = "",
 ) -> Row:
-    """Times both sides in random order in every round and returns the median ratio with its 95 % interval."""
+    """Times both sides in random order in every round and returns the median ratio with its 95 % interval.
+
+    `ours_does` and `theirs_does` are the operations of one call, where the two differ: the ratio is of one operation.
+    """
     times = interleave({"ours": ours, "theirs": theirs}, rounds)
+    return row(what, peer, times["ours"] / ours_does, times["theirs"] / theirs_does, at_most, at_least, note)
+
+
+def row(
+    what: str,
+    peer: str,
+    ours: npt.ArrayLike,
+    theirs: npt.ArrayLike,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    note: str = "",
+) -> Row:
+    """Returns the row of two columns of seconds from the same rounds; exactly one goal is given."""
     if at_most is not None:
-        found, sense, goal = paired_bootstrap(times["theirs"], times["ours"]), "at most", at_most
-    else:
-        found, sense, goal = paired_bootstrap(times["ours"], times["theirs"]), "at least", at_least
-    return Row(what, peer, found.ratio, found.low, found.high, sense, goal, note)  # type: ignore[arg-type]
+        found = paired_bootstrap(theirs, ours)
+        return Row(what, peer, found.ratio, found.low, found.high, "at most", at_most, note)
+    if at_least is None:
+        raise ValueError("a goal is missing: give at_most or at_least")
+    found = paired_bootstrap(ours, theirs)
+    return Row(what, peer, found.ratio, found.low, found.high, "at least", at_least, note)
 
 
 def report(rows: list[Row], remarks: list[str] | tuple[str, ...] = ()) -> None:

@@ -92,7 +92,9 @@ def test_awaitables_from_plain_functions_are_awaited() -> None:
 
 
 @pytest.mark.parametrize("in_thread", [True, False])
-@pytest.mark.parametrize("error", [ValueError("bad"), KeyError("k"), ExceptionGroup("two", [ValueError("a")]), RecursionError("deep")])
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), KeyError("k"), ExceptionGroup("two", [ValueError("a")]), RecursionError("deep")]
+)
 def test_an_error_of_the_skill_is_its_cause(error: Exception, in_thread: bool) -> None:
     """The message has the skill's id, the error's type and text; the error itself is the cause."""
     with pytest.raises(SkillFailedError) as caught:

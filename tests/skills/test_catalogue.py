@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from skilllab.define import skill
 from skilllab.errors import CatalogueError, InvalidValueError
-from skilllab.model import CommandHandler, HttpHandler, ResourceLimits, ResourceRequirements, ScriptHandler, SkillDefinition
+from skilllab.model import (
+    CommandHandler,
+    HttpHandler,
+    ResourceLimits,
+    ResourceRequirements,
+    ScriptHandler,
+    SkillDefinition,
+)
 from skilllab.skills import BUILT_IN, builtin
 from skilllab.skills.catalogue import Catalogue, read_catalogue, write_catalogue
 
@@ -60,8 +67,18 @@ BAD: dict[str, tuple[Any, str | None, str, str]] = {
         "handler.command.argv.1",
         "valid string",
     ),
-    "negative limit": ({**GOOD, "resource_limits": {"max_memory": -1}}, "a-v1", "resource_limits.max_memory", "max_memory=-1"),
-    "bad schema": ({**GOOD, "input_schema": {"type": "text"}}, "a-v1", "input_schema", "input_schema/type is no valid JSON Schema"),
+    "negative limit": (
+        {**GOOD, "resource_limits": {"max_memory": -1}},
+        "a-v1",
+        "resource_limits.max_memory",
+        "max_memory=-1",
+    ),
+    "bad schema": (
+        {**GOOD, "input_schema": {"type": "text"}},
+        "a-v1",
+        "input_schema",
+        "input_schema/type is no valid JSON Schema",
+    ),
     "bad output schema": ({**GOOD, "output_schema": {"$ref": "#/no"}}, "a-v1", "output_schema", "no valid JSON Schema"),
     "no object": (5, None, "", "5 is no object"),
     "null": (None, None, "", "None is no object"),
@@ -92,7 +109,9 @@ def test_every_bad_entry_is_in_the_message(path: Path) -> None:
     with pytest.raises(CatalogueError, match=f"{len(BAD)} entries are bad") as caught:
         read_catalogue(path)
     lines = str(caught.value).splitlines()[1:]
-    assert [line.partition(": skills[")[2].partition("]")[0] for line in lines] == [str(i) for i in range(1, len(BAD) + 1)]
+    assert [line.partition(": skills[")[2].partition("]")[0] for line in lines] == [
+        str(i) for i in range(1, len(BAD) + 1)
+    ]
 
 
 def test_one_name_may_stand_in_two_layers(path: Path) -> None:
@@ -110,7 +129,10 @@ def test_the_id_of_a_bad_entry_is_not_taken(path: Path) -> None:
     ("text", "field"),
     [
         ('{"id": "a", "id": "b", "name": "n", "layer": 1}', "id"),
-        ('{"id": "a", "name": "n", "layer": 1, "input_schema": {"allOf": [{"type": "object", "type": "array"}]}}', "input_schema.allOf.0.type"),
+        (
+            '{"id": "a", "name": "n", "layer": 1, "input_schema": {"allOf": [{"type": "object", "type": "array"}]}}',
+            "input_schema.allOf.0.type",
+        ),
     ],
 )
 def test_keys_written_twice_are_bad_entries(path: Path, text: str, field: str) -> None:
@@ -179,7 +201,11 @@ def test_reading_imports_nothing(path: Path) -> None:
     assert list(read_catalogue(write(path, {**GOOD, "handler": "no.such.module:function"}))) == ["a-v1"]
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
 NAMES = st.text("abcé ß", min_size=1, max_size=6).filter(str.strip)
 HANDLERS = {
     1: st.sampled_from(["textwrap:dedent", None]),
@@ -206,7 +232,9 @@ def definitions(draw: st.DrawFn) -> SkillDefinition:
         handler=draw(HANDLERS[layer]),
         tags=tuple(draw(st.lists(NAMES, max_size=3))),
         input_schema=draw(st.none() | st.builds(lambda value: {"const": value, "examples": [value]}, JSON)),
-        resource_limits=draw(st.none() | st.builds(lambda size: ResourceLimits(max_memory=size), st.integers(1, 10**12))),
+        resource_limits=draw(
+            st.none() | st.builds(lambda size: ResourceLimits(max_memory=size), st.integers(1, 10**12))
+        ),
         resource_requirements=ResourceRequirements(cpu=draw(st.sampled_from(["none", "low", "medium", "high"]))),
         cacheable=draw(st.booleans()),
         cache_key=draw(st.none() | st.just("input.hash")),
@@ -244,6 +272,9 @@ def test_the_built_in_skills() -> None:
     """Six skills of layer 1, each by its id, none of which can be changed."""
     skills = builtin()
     assert list(skills) == [f"{name.replace('_', '-')}-v1" for name in BUILT_IN]
-    assert all(definition.layer == 1 and definition.category and definition.tags and definition.description for definition in skills.values())
+    assert all(
+        definition.layer == 1 and definition.category and definition.tags and definition.description
+        for definition in skills.values()
+    )
     with pytest.raises(TypeError, match="frozen"):
         skills["x"] = skills["checksum-v1"]  # type: ignore[index]

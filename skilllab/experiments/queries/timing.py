@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from skilllab import format as fmt
 from skilllab.errors import InvalidValueError
@@ -17,6 +20,8 @@ from skilllab.stats import Array, Comparison, Interval, interleave, paired_boots
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+_SAMPLE = 2e-3  # s
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,18 @@ class QueryTimes:
     def compare(self, one: str, other: str, point: Any) -> Comparison:
         """Returns how many times as long `other` takes as `one`, paired by round."""
         return paired_bootstrap(self.seconds[one, point], self.seconds[other, point])
+
+    def break_even(self, point: Any, *, fresh: str, hit: str, miss: str) -> tuple[float, Interval | None]:
+        """Returns the hit ratio above which a cache saves time, and its interval over the rounds.
+
+        `fresh` asks without a cache, `hit` is served from one, `miss` looks there in vain and stores the answer. The
+        mean with a cache, h * hit + (1 - h) * miss, equals fresh at h = (miss - fresh) / (miss - hit), here kept within
+        0 (it always pays) and 1 (it never does).
+        """
+        without, served, stored = (self.seconds[name, point] for name in (fresh, hit, miss))
+        gain = stored - served
+        ratios = np.where(gain > 0, np.clip((stored - without) / np.where(gain > 0, gain, 1), 0, 1), 1.0)
+        return quantile(ratios, 0.5), quantile_interval(ratios, 0.5)
 
     def frame(self) -> pd.DataFrame:
         """Returns one row for each point and each who, with the median and its interval in seconds."""
@@ -82,15 +99,19 @@ def time_queries(
 ) -> QueryTimes:
     """Times all arms in one interleaved run: in each round every peer answers each of its queries, in random order.
 
-    arms: by (name, point), who answers and what is asked. Raises InvalidValueError for no arms, no queries or no rounds.
+    arms: by (name, point), who answers and what is asked. Quick arms ask again and again until a sample takes 2 ms:
+    the arm before left the processor's caches full of its own. Raises InvalidValueError for no arms, queries or rounds.
     """
-    calls = {key: [peer.prepare(query) for query in queries] for key, (peer, queries) in arms.items()}
-    for key, prepared in calls.items():
-        if not prepared:
+    batches, asked = {}, {}
+    for number, (key, (peer, queries)) in enumerate(arms.items()):
+        if not queries:
             raise InvalidValueError(f"arms[{key!r}] must ask at least one query")
-    batches = {str(number): partial(_ask_all, prepared) for number, prepared in enumerate(calls.values())}
-    seconds = interleave(batches, rounds, seed=seed)
-    return QueryTimes({key: values / len(calls[key]) for key, values in zip(calls, seconds.values(), strict=True)})
+        calls = [peer.prepare(query) for query in queries]
+        times = math.ceil(_SAMPLE / _seconds(calls))
+        batches[str(number)] = partial(_ask_all, calls, times)
+        asked[str(number)] = times * len(calls)
+    seconds = interleave(batches, rounds, inner=1, seed=seed)
+    return QueryTimes({key: seconds[number] / asked[number] for key, number in zip(arms, batches, strict=True)})
 
 
 def tuned(database: SqliteSkills, queries: Sequence[SkillQuery], *, rounds: int = 9) -> SqliteSkills:
@@ -100,6 +121,17 @@ def tuned(database: SqliteSkills, queries: Sequence[SkillQuery], *, rounds: int 
     return variants[min(FORMULATIONS, key=lambda name: times.median(name, 0))]
 
 
-def _ask_all(calls: Sequence[Callable[[], object]]) -> None:
-    for call in calls:
-        call()
+def _ask_all(calls: Sequence[Callable[[], object]], times: int) -> None:
+    for _ in range(times):
+        for call in calls:
+            call()
+
+
+def _seconds(calls: Sequence[Callable[[], object]]) -> float:
+    """Returns how long it takes to make the calls once, when they are warm."""
+    taken = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        _ask_all(calls, 1)
+        taken = min(taken, time.perf_counter() - start)
+    return max(taken, 1e-9)
