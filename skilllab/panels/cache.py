@@ -83,9 +83,9 @@ class CachePanel(Panel):
         miss_seconds: float | npt.ArrayLike | None = None,
         hit_seconds: float = HIT_SECONDS,
     ) -> None:
-        self._traces = {"trace": traces} if isinstance(traces, Trace) else dict(traces)
-        if not self._traces:
-            raise InvalidValueError("traces(={}) must hold at least one trace")
+        self._traces = dict(traces) if isinstance(traces, Mapping) else {"trace": traces}
+        if not self._traces or not all(isinstance(trace, Trace) for trace in self._traces.values()):
+            raise InvalidValueError(f"traces(={traces!r:.80}) must be a Trace, or at least one by name")
         for trace in self._traces.values():
             hit_mask(trace, policy, size, ttl)  # refuses what cannot be replayed
         self._shares, median, note = _misses(self._traces, miss_seconds)

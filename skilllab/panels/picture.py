@@ -21,6 +21,7 @@ from PIL import Image
 
 from skilllab import look
 from skilllab.stats import Array
+from skilllab.stats import Array
 
 _CSS_PIXELS = 100  # an inch on the page, as in every figure of the lab
 
