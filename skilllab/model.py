@@ -66,9 +66,9 @@ def _strings(value: object) -> object:
     return value
 
 
-def _no_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be 1, 2 or 3, not a truth value")
+def _whole(value: object) -> object:
+    if type(value) in (bool, float):  # both equal an int to Literal
+        raise ValueError("must be 1, 2 or 3 as a whole number")
     return value
 
 
@@ -217,7 +217,7 @@ class SkillDefinition(_Checked):
     id: Identifier
     name: Name
     version: Name = "1.0.0"
-    layer: Annotated[Layer, BeforeValidator(_no_bool)]
+    layer: Annotated[Layer, BeforeValidator(_whole)]
     description: Text = ""
     category: Text = ""
     tags: Tags = ()
@@ -339,10 +339,10 @@ class Page(tuple[SkillDefinition, ...]):
         facts["as_of"] = as_of
         return page
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
+    def __setattr__(self, name: str, value: object = None) -> NoReturn:
         raise AttributeError(f"a page is frozen: {name!r} cannot be set")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    __delattr__ = __setattr__
 
     def __deepcopy__(self, memo: object) -> Page:
         return self

@@ -125,7 +125,7 @@ def test_outputs_without_a_json_type_are_not_checked() -> None:
     """No return hint, Any, and what is no JSON type give no output schema; None is a type like others."""
 
     @skill(id="a")
-    def unhinted(x: int):  # noqa: ANN202
+    def unhinted(x: int):
         return x
 
     @skill(id="b")

@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import Row, compare, drive, report, row
 
 from skilllab import format as fmt
-from skilllab.experiments.queries import Indexed, LinearScan, Peer, SqliteSkills, filled, make_skills, specific_queries
+from skilllab.experiments.queries import Indexed, LinearScan, Peer, SqliteSkills, filled, make_skills, specific_queries, tuned
 from skilllab.model import SkillDefinition, SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 
@@ -35,12 +35,12 @@ def asking(peer: Peer, queries: Sequence[SkillQuery], passes: int = PASSES) -> C
 
 
 def against_sqlite(skills: list[SkillDefinition], registry: InMemorySkillRegistry, goal: float) -> tuple[Row, str]:
-    queries, sqlite = specific_queries(skills, 50), SqliteSkills(skills)
-    formulation, count = sqlite.tune(queries), fmt.count(len(skills))
+    queries, count = specific_queries(skills, 50), fmt.count(len(skills))
+    sqlite = tuned(SqliteSkills(skills), queries)
     ours = asking(Indexed(registry), queries)
-    what, peer = f"category, layer, any of two tags; {count} skills", f"SQLite with indexes ({formulation})"
+    what, peer = f"category, layer, any of two tags; {count} skills", f"SQLite with indexes ({sqlite.formulation})"
     asked = compare(what, ours, peer, asking(sqlite, queries), at_least=goal, rounds=15)
-    repeated = SqliteSkills(skills, denormalised=True)
+    repeated = sqlite.variant(denormalised=True)
     aside = compare(what, ours, "", asking(repeated, queries), at_least=1, rounds=15)
     return asked, f"        aside: one SQLite table that repeats each skill for each tag takes {aside.ratio:.1f} times ours at {count}"
 

@@ -23,6 +23,7 @@ from skilllab.errors import (
     InvalidValueError,
     LimitNotEnforceableError,
     SkillFailedError,
+    SkilllabError,
     SkillNotFoundError,
 )
 from skilllab.model import CommandHandler, ExecutionResult, HttpHandler, ResourceLimits, ScriptHandler, SkillDefinition
@@ -458,7 +459,7 @@ def test_failures_leave_no_cycles() -> None:
             del result
             try:
                 await engine.call(skill_id, params)
-            except Exception as error:
+            except SkilllabError as error:
                 seen.append(weakref.ref(error))
         await asyncio.sleep(0)
         return seen

@@ -24,9 +24,9 @@ def loaded(function: Callable[..., Any]) -> LoadedSkill:
     return load(SkillDefinition(id="s", name="s", layer=1, handler=FunctionHandler(target="m:f", function=function)), 1)
 
 
-def with_runner(work: Callable[[FunctionRunner], Awaitable[Any]], options: FunctionOptions = FunctionOptions()) -> Any:
+def with_runner(work: Callable[[FunctionRunner], Awaitable[Any]], max_threads: int = 32) -> Any:
     async def run() -> Any:
-        runner = FunctionRunner(options)
+        runner = FunctionRunner(FunctionOptions(max_threads=max_threads))
         try:
             return await work(runner)
         finally:
@@ -87,7 +87,7 @@ def test_awaitables_from_plain_functions_are_awaited() -> None:
         async def __call__(self, x: int) -> int:
             return await inner(x)
 
-    for function in (lambda x: inner(x), functools.partial(inner), Wrapper()):
+    for function in (lambda x: inner(x + 0), functools.partial(inner), Wrapper()):
         assert run(function, x=1) == 2
 
 
@@ -110,7 +110,7 @@ def test_wrong_arguments_are_the_skills_error() -> None:
         return None
 
     for function in (on_loop, lambda: None):
-        with pytest.raises(SkillFailedError, match="s: TypeError: .*unexpected keyword argument 'x'"):
+        with pytest.raises(SkillFailedError, match=r"s: TypeError: .*unexpected keyword argument 'x'"):
             run(function, x=1)
 
 
@@ -205,14 +205,17 @@ def test_threads_are_bounded_and_a_cancelled_turn_is_never_taken() -> None:
     gate = threading.Event()
 
     async def work(runner: FunctionRunner) -> None:
+        loop, both_run = asyncio.get_running_loop(), asyncio.Event()
+
         def function(n: int) -> int:
             ran.append(n)
+            if len(ran) == 2:
+                loop.call_soon_threadsafe(both_run.set)
             gate.wait(10)
             return n
 
         tasks = [asyncio.create_task(runner.run(loaded(function), {"n": n}, None)) for n in range(3)]
-        while len(ran) < 2:
-            await asyncio.sleep(0)
+        await both_run.wait()
         tasks[2].cancel()
         tasks[0].cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -226,7 +229,7 @@ def test_threads_are_bounded_and_a_cancelled_turn_is_never_taken() -> None:
         await closing
         assert await tasks[1] == 1
 
-    with_runner(work, FunctionOptions(max_threads=2))
+    with_runner(work, max_threads=2)
     assert sorted(ran) == [0, 1]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("skilllab-function")]
 

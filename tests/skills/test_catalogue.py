@@ -57,7 +57,7 @@ BAD: dict[str, tuple[Any, str | None, str, str]] = {
     "id of a wrong type": ({**GOOD, "id": ["a"]}, "['a']", "id", "valid string"),
     "id with a space": ({**GOOD, "id": "a b"}, "a b", "id", "pattern"),
     "layer 9": ({**GOOD, "layer": 9}, "a-v1", "layer", "1, 2 or 3"),
-    "layer true": ({**GOOD, "layer": True}, "a-v1", "layer", "not a truth value"),
+    "layer true": ({**GOOD, "layer": True}, "a-v1", "layer", "as a whole number"),
     "tags as text": ({**GOOD, "tags": "io"}, "a-v1", "tags", "valid tuple"),
     "handler of another layer": ({**GOOD, "layer": 2}, "a-v1", "definition", "belongs to layer 1, not 2"),
     "handler of no kind": ({**GOOD, "handler": {"kind": "magic"}}, "a-v1", "handler", "'magic'"),
@@ -262,7 +262,7 @@ def test_what_cannot_be_written_is_refused(path: Path) -> None:
 
     with pytest.raises(InvalidValueError, match=r"<locals>.*could not be imported elsewhere"):
         write_catalogue(path, [inner.definition])
-    with pytest.raises(InvalidValueError, match="cache_key=.* cannot be written"):
+    with pytest.raises(InvalidValueError, match=r"cache_key=.* cannot be written"):
         write_catalogue(path, [SkillDefinition(**GOOD, cache_key=len)])
     assert path.read_text() == "before"
     assert os.listdir(path.parent) == [path.name]
