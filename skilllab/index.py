@@ -5,7 +5,7 @@ Nothing here locks, awaits or caches; the registry does. Every method leaves the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from pyroaring import BitMap
 
@@ -15,7 +15,7 @@ from skilllab.postings import Postings, intersection, words_of
 
 _HOLES_ALLOWED = 1024
 _EVERY = ("every", "skill")
-_TAG = ("tag",)
+_NONE = Postings()
 _COPIED_WHOLE = 4096  # positions; below, copying all of them costs less than slicing the bitmap
 
 
@@ -34,7 +34,8 @@ class SkillIndex:
         self._positions: dict[str, int] = {}
         self._names: dict[tuple[int, str], int] = {}
         self._facets = Postings()
-        self._tagged = Postings()
+        self._tags = Postings()
+        self._tags_within: dict[tuple[str, int], Postings] = {}
         self._words = Postings()
         self._stamps: dict[tuple[str, object], int] = {}
 
@@ -98,12 +99,11 @@ class SkillIndex:
             kept = [(skill, self._revisions[at]) for at, skill in enumerate(self._skills) if skill is not None]
             self._skills, self._revisions = [skill for skill, _ in kept], [revision for _, revision in kept]
             self._positions = {skill.id: position for position, (skill, _) in enumerate(kept)}
-            self._names.clear()
-            for postings in (self._facets, self._tagged, self._words):
-                postings.clear()
+            for emptied in (self._names, self._facets, self._tags, self._tags_within, self._words):
+                emptied.clear()
             for position, (skill, _) in enumerate(kept):
                 self._enter(skill, position)
-        for postings in (self._facets, self._tagged, self._words):
+        for postings in (self._facets, self._tags, self._words, *self._tags_within.values()):
             postings.optimize()
 
     # asking
@@ -113,18 +113,20 @@ class SkillIndex:
         revision = self.revision
         found = self._matching(query)
         total = len(found)
-        limit, offset = query.limit, query.offset
-        end = total if limit is None or offset + limit >= total else offset + limit
-        if offset >= end:
-            return Page((), total, None, revision)
-        if total <= _COPIED_WHOLE:
-            positions = found.to_array()
-            if end - offset < total:
-                positions = positions[offset:end]
+        start, limit = query.offset, query.limit
+        if limit is None or start + limit >= total:
+            end, following = total, None
         else:
-            positions = found[offset:end].to_array()
-        skills = map(self._skills.__getitem__, positions)
-        return Page(skills, total, end if end < total else None, revision)  # type: ignore[arg-type]
+            end = following = start + limit
+        if start >= end:
+            return Page((), total, None, revision)
+        if total > _COPIED_WHOLE:
+            positions = found[start:end].to_array()
+        else:
+            positions = found.to_array()
+            if end - start < total:
+                positions = positions[start:end]
+        return Page(map(self._skills.__getitem__, positions), total, following, revision)  # type: ignore[arg-type]
 
     def unchanged_since(self, revision: int, query: SkillQuery) -> bool:
         """Whether no skill that matched, or now matches, the query has changed after `revision`.
@@ -154,19 +156,18 @@ class SkillIndex:
         """Returns the positions of all matches; not to be changed."""
         layer, category, tags, all_tags, name, text, author, _, _ = query
         sets: list[BitMap] = []
-        having = self._facets.having
-        if (tags or all_tags) and layer is not None and category is not None:
-            tagged, within = self._tagged, (category, layer)
+        having, tagged = self._facets.having, self._tags
+        if layer is not None and category is not None and (tags or all_tags):
+            tagged = self._tags_within.get((category, layer), _NONE)
         else:
-            tagged, within = self._facets, _TAG
             if layer is not None:
                 sets.append(having(("layer", layer)))
             if category is not None:
                 sets.append(having(("category", category)))
         if tags:
-            sets.append(tagged.having_any(within, tags))
-        for tag in all_tags:
-            sets.append(tagged.having((*within, tag)))
+            sets.append(tagged.having_any(tags))
+        if all_tags:
+            sets += map(tagged.having, all_tags)
         if author is not None:
             sets.append(having(("author", author)))
         if name is not None:
@@ -202,17 +203,21 @@ class SkillIndex:
         del self._names[skill.layer, skill.name]
         for postings, facet in self._places(skill):
             postings.remove(facet, position)
+        if skill.tags and not self._tags_within[skill.category, skill.layer]:
+            del self._tags_within[skill.category, skill.layer]
 
     def _places(self, skill: SkillDefinition) -> Iterator[tuple[Postings, object]]:
         """Yields each posting list that a skill belongs in, once."""
-        facets, layer, category = self._facets, skill.layer, skill.category
+        facets = self._facets
         yield facets, _EVERY
-        yield facets, ("layer", layer)
-        yield facets, ("category", category)
+        yield facets, ("layer", skill.layer)
+        yield facets, ("category", skill.category)
         yield facets, ("author", skill.author)
-        for tag in set(skill.tags):
-            yield facets, ("tag", tag)
-            yield self._tagged, (category, layer, tag)
+        if skill.tags:
+            within = self._tags_within.setdefault((skill.category, skill.layer), Postings())
+            for tag in set(skill.tags):
+                yield self._tags, tag
+                yield within, tag
         for word in words_of(skill.name, skill.description, *skill.tags):
             yield self._words, word
 

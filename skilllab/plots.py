@@ -159,8 +159,8 @@ def cliff(
         fontsize=look.TEXT,
         path_effects=_HALO,
     )
-    for number, (name, point) in enumerate((points or {}).items()):
-        _name_below(ax, point, name, place=(0.3, 0.4 - 0.1 * number))
+    for number, (name, point) in enumerate(sorted((points or {}).items(), key=lambda item: item[1])):
+        _name_below(ax, point, name, place=(0.5, 0.4 - 0.1 * number))
     return look.dress(ax, title, "Hit ratio", f"{which} latency" if y_label is None else y_label)
 
 
@@ -278,19 +278,9 @@ def _line(ax: Axes, x: Array, y: Array, name: str, *, grey: bool = False) -> str
 def _name_below(ax: Axes, point: tuple[float, float], name: str, *, place: tuple[float, float]) -> None:
     """Marks one point and ties it to its name, which ends at `place` (shares of the plot)."""
     ax.plot(*point, "o", color=look.INK, markersize=8, markeredgecolor="white", label="_point", zorder=5)
-    ax.annotate(
-        name,
-        point,
-        xytext=place,
-        textcoords="axes fraction",
-        ha="center",
-        va="center",
-        color=look.INK,
-        fontsize=look.TEXT,
-        arrowprops={"arrowstyle": "-", "color": look.INK, "linewidth": 0.8, "shrinkB": 5, "relpos": (1, 0.5)},
-        path_effects=_HALO,
-        zorder=4,
-    )
+    tie = {"arrowstyle": "-", "color": look.INK, "linewidth": 0.8, "shrinkB": 5, "relpos": (1, 0.5)}
+    text = {"color": look.INK, "fontsize": look.TEXT, "path_effects": _HALO, "ha": "right", "va": "center"}
+    ax.annotate(name, point, xytext=place, textcoords="axes fraction", arrowprops=tie, **text)
 
 
 def _mark(ax: Axes, x: float, y: float, *, text: str) -> None:

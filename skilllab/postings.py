@@ -47,13 +47,14 @@ class Postings(dict[Hashable, Any]):
             return NOTHING
         return BitMap((held,)) if type(held) is int else held
 
-    def having_any(self, within: tuple[Hashable, ...], values: Iterable[Hashable]) -> BitMap:
-        """Returns the positions that have at least one of the facets (*within, value); not to be changed."""
+    def having_any(self, facets: Iterable[Hashable]) -> BitMap:
+        """Returns the positions that have at least one of the facets; not to be changed."""
         found = NOTHING
-        for value in values:
-            held = self.get((*within, value))
+        for facet in facets:
+            held = self.get(facet)
             if held is not None:
-                held = held if type(held) is not int else BitMap((held,))
+                if type(held) is int:
+                    held = BitMap((held,))
                 found = found | held if found else held
         return found
 

@@ -70,6 +70,7 @@ def plain(value: Any) -> Any:
 # freezing
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_freezing_keeps_the_value_and_loses_every_way_to_change_it(value: Any) -> None:
     """A frozen JSON value is equal once lists are lists again; it has no list, set or plain dict inside, and a hash."""
@@ -297,6 +298,7 @@ def test_limits_refuse_what_has_no_meaning(name: str) -> None:
 WORDS = st.lists(st.text("abé", min_size=1, max_size=2), max_size=4)
 
 
+@pytest.mark.slow
 @given(WORDS, WORDS, st.randoms())
 def test_one_set_of_tags_is_one_query(tags: list[str], all_tags: list[str], rng: Any) -> None:
     """Order, repetition and normal form of tags make no difference, nor does giving the query as a mapping."""

@@ -400,7 +400,7 @@ class TestChanges:
         run(churn())
         registry.optimize()
         index = registry._index
-        assert (len(registry), len(index._skills), len(index._tagged)) == (10, 10, 0)
+        assert (len(registry), len(index._skills), len(index._tags_within)) == (10, 10, 0)
         assert run(registry.discover(category="keep")).total == 10
 
     def test_a_discover_during_changes_sees_all_or_nothing(self):

@@ -133,6 +133,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_verdicts_agree_with_the_reference_implementation(value: Any) -> None:
     """The compiled validator and jsonschema, in pure Python, accept the same values and find offences at the same places."""

@@ -55,7 +55,7 @@ __all__ = [
     "workloads",
 ]
 
-_CASE_ENTRIES = 1000
+_CASE_ENTRIES = 100
 
 
 def replay(trace: Trace, size: int, ttl: float | None = None, store: Callable[[int], Any] = LRUStore) -> CacheStats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class Churn:
         """Returns one row a window: queries so far at its middle, and the hit rate of each way."""
         import pandas as pd
 
-        rates = {name.replace("_", " "): getattr(self, name) / self.window for name in _WAYS}
+        rates = {name: getattr(self, field) / self.window for field, name in _WAYS.items()}
         return pd.DataFrame({"query": (np.arange(len(self.precise)) + 0.5) * self.window, **rates})
 
     def since_change(self) -> pd.DataFrame:
@@ -100,7 +100,7 @@ class Churn:
         from skilllab import plots
 
         frame = self.since_change()
-        return plots.time_line(
+        ax = plots.time_line(
             frame["query"],
             {name: frame[name] for name in frame.columns[1:]},
             title=f"Precise invalidation keeps {fmt.ratio(self.kept_share, 0)} of the hits that flushing loses",
@@ -108,6 +108,8 @@ class Churn:
             y_label=f"Hit rate (mean of {fmt.count(self.changes)} changes)",
             ax=ax,
         )
+        ax.set_xlim(0, self.change_every)
+        return ax
 
     def __str__(self) -> str:
         return (
@@ -117,7 +119,7 @@ class Churn:
         )
 
 
-_WAYS = tuple(field.name for field in fields(Churn))[-3:]
+_WAYS = {"no_change": "no changes", "precise": "precise invalidation", "flush": "flush at every change"}
 
 
 def churn(

@@ -15,12 +15,23 @@ from pathlib import Path
 from harness import Row, compare, drive, report, row
 
 from skilllab import format as fmt
-from skilllab.experiments.queries import Indexed, LinearScan, Peer, SqliteSkills, filled, make_skills, specific_queries, tuned
+from skilllab.experiments.queries import (
+    Indexed,
+    LinearScan,
+    Peer,
+    SqliteSkills,
+    filled,
+    make_skills,
+    specific_queries,
+    tuned,
+)
 from skilllab.model import SkillDefinition, SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 
 SMALL, LARGE = 10_000, 100_000
-PASSES = 4  # over the queries in one sample, so that neither side is timed on what the other left in the processor's caches
+PASSES = (
+    4  # over the queries in one sample, so that neither side is timed on what the other left in the processor's caches
+)
 BYTES_A_SKILL = 800
 
 
@@ -42,7 +53,10 @@ def against_sqlite(skills: list[SkillDefinition], registry: InMemorySkillRegistr
     asked = compare(what, ours, peer, asking(sqlite, queries), at_least=goal, rounds=15)
     repeated = sqlite.variant(denormalised=True)
     aside = compare(what, ours, "", asking(repeated, queries), at_least=1, rounds=15)
-    return asked, f"        aside: one SQLite table that repeats each skill for each tag takes {aside.ratio:.1f} times ours at {count}"
+    return (
+        asked,
+        f"        aside: one SQLite table that repeats each skill for each tag takes {aside.ratio:.1f} times ours at {count}",
+    )
 
 
 def against_scan(skills: list[SkillDefinition], registry: InMemorySkillRegistry) -> list[Row]:
@@ -93,7 +107,16 @@ def memory() -> tuple[Row, str]:
     """Resident memory of two fresh processes with the same definitions, one of them with a registry of them."""
     bare, indexed = (min(resident(with_index) for _ in range(2)) for with_index in (False, True))
     each = (indexed - bare) / LARGE
-    found = Row("resident memory of the index, a skill", "the definitions alone", each, each, each, "at most", BYTES_A_SKILL, show=fmt.size)
+    found = Row(
+        "resident memory of the index, a skill",
+        "the definitions alone",
+        each,
+        each,
+        each,
+        "at most",
+        BYTES_A_SKILL,
+        show=fmt.size,
+    )
     return found, f"        aside: the definitions alone take {fmt.size(bare / LARGE)} a skill, interpreter included"
 
 

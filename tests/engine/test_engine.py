@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,20 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skilllab.define import skill
-from skilllab.engine import FunctionOptions, LayeredExecutionEngine, Runner
+from skilllab.engine import FunctionOptions, LayeredExecutionEngine
 from skilllab.engine.engine import _own_copy
 from skilllab.errors import (
-    EngineClosedError,
     HandlerNotRunnableError,
     InvalidOutputError,
     InvalidParametersError,
     InvalidValueError,
-    LimitNotEnforceableError,
     SkillFailedError,
-    SkilllabError,
     SkillNotFoundError,
 )
-from skilllab.model import CommandHandler, ExecutionResult, HttpHandler, ResourceLimits, ScriptHandler, SkillDefinition
+from skilllab.model import CommandHandler, ExecutionResult, HttpHandler, ScriptHandler, SkillDefinition
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeClock, FakeRunner
 
@@ -220,6 +215,7 @@ def parts(value: Any) -> list[Any]:
     return ([value] if isinstance(value, dict | list) else []) + [part for item in inner for part in parts(item)]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=3), JSON, max_size=3))
 def test_the_copy_is_equal_and_shares_nothing(params: dict[str, Any]) -> None:
     """Whatever JSON the caller gives, the skill gets an equal value that shares no dict and no list with it."""
@@ -273,46 +269,6 @@ def test_skills_that_cannot_run_are_refused() -> None:
         assert result.metadata.duration is None
 
 
-@pytest.mark.parametrize("name", ResourceLimits.model_fields)
-def test_each_limit_is_refused_by_name(name: str) -> None:
-    """No limit can be held for a function yet: the call is refused before it starts, whoever asks for the limit."""
-    limits = ResourceLimits(**{name: 7})
-    own = SkillDefinition(id="own", name="own", layer=1, handler="textwrap:dedent", resource_limits=limits)
-    for result in (execute("double", {"x": 1}, limits=limits), execute("own", {"text": ""}, own)):
-        assert isinstance(result.error, LimitNotEnforceableError)
-        assert result.error.limits == (name,)
-        assert f"{name}=7" in str(result.error)
-        assert "worker process" in str(result.error)
-        assert result.metadata.duration is None
-
-
-def test_a_limit_is_refused_before_the_parameters_are_looked_at() -> None:
-    """A refused limit comes before a wrong parameter, and every refused limit is named."""
-    result = execute("double", {}, limits=ResourceLimits(max_memory=5, max_duration=1.5))
-    assert isinstance(result.error, LimitNotEnforceableError)
-    assert result.error.limits == ("max_memory", "max_duration")
-
-
-def test_empty_limits_and_wrong_ones() -> None:
-    """Limits that ask for nothing are none; what is no ResourceLimits is an error."""
-    assert execute("double", {"x": 1}, limits=ResourceLimits()).output == 2
-    for limits in ({"max_memory": 1}, 5):
-        assert isinstance(execute("double", {"x": 1}, limits=limits).error, InvalidValueError)
-
-
-@pytest.mark.parametrize(
-    ("asked", "own", "held"), [(5, 9, 5), (9, 5, 5), (None, 5, 5), (5, None, 5), (None, None, None)]
-)
-def test_a_call_tightens_and_never_loosens(asked: int | None, own: int | None, held: int | None) -> None:
-    """The runner gets the smaller of the call's limit and the definition's."""
-    runner = FakeRunner(enforces=["max_memory", "max_duration"])
-    limits = {"max_duration": 3.0}
-    definition = PLAIN.model_copy(update={"resource_limits": ResourceLimits(max_memory=own, **limits)})
-    execute("fake", {}, definition, limits=ResourceLimits(max_memory=asked), runners={"function": runner})
-    [(_, _, got)] = runner.calls
-    assert got == ResourceLimits(max_memory=held, max_duration=3.0)
-
-
 def test_a_runner_that_breaks_is_a_failed_result() -> None:
     """An error of another kind out of a runner or a registry becomes a SkillFailedError with that error as its cause."""
 
@@ -363,69 +319,6 @@ def test_an_engine_without_a_cache_still_runs() -> None:
     assert asyncio.run(run()) == 6
 
 
-def test_a_closed_engine_raises() -> None:
-    """After aclose, execute and call raise EngineClosedError; a second aclose does no harm."""
-
-    async def run() -> None:
-        runner = FakeRunner()
-        engine = LayeredExecutionEngine(InMemorySkillRegistry(), runners={"http": runner})
-        await engine.aclose()
-        await engine.aclose()
-        for use in (engine.execute, engine.call):
-            with pytest.raises(EngineClosedError, match="closed"):
-                await use("a", {})
-
-    asyncio.run(run())
-
-
-def test_closing_waits_for_what_runs() -> None:
-    """aclose refuses new executions at once and returns when the running ones have ended."""
-    order: list[str] = []
-
-    async def run() -> None:
-        gate = asyncio.Event()
-
-        @skill(id="wait")
-        async def wait() -> str:
-            await gate.wait()
-            order.append("skill ended")
-            return "done"
-
-        registry = InMemorySkillRegistry()
-        await registry.register(wait)
-        await registry.load("wait")
-        engine = LayeredExecutionEngine(registry)
-        execution = asyncio.create_task(engine.call("wait"))
-        await asyncio.sleep(0)
-        closing = asyncio.create_task(engine.aclose())
-        await asyncio.sleep(0)
-        with pytest.raises(EngineClosedError):
-            await engine.execute("wait")
-        assert not closing.done()
-        gate.set()
-        await closing
-        order.append("closed")
-        assert await execution == "done"
-
-    asyncio.run(run())
-    assert order == ["skill ended", "closed"]
-
-
-def test_every_runner_is_closed_even_if_one_cannot() -> None:
-    """The error of one runner's close does not keep the others open, and comes out at the end."""
-
-    class Stuck(FakeRunner):
-        async def aclose(self) -> None:
-            raise OSError("stuck")
-
-    other = FakeRunner()
-    runners: dict[str, Runner] = {"command": Stuck(), "http": other}
-    with pytest.raises(ExceptionGroup, match="could not be closed") as caught:
-        execute("double", {"x": 1}, runners=runners)
-    assert [str(error) for error in caught.value.exceptions] == ["stuck"]
-    assert other.closed == 1
-
-
 def test_a_wrong_engine_is_refused() -> None:
     """A runner for no kind of handler, and a thread count below one, are errors that show the value."""
     with pytest.raises(InvalidValueError, match=r"\['magic'\] name no kind of handler"):
@@ -433,42 +326,3 @@ def test_a_wrong_engine_is_refused() -> None:
     for threads in (0, -1, True, 2.5):
         with pytest.raises(InvalidValueError, match="max_threads"):
             FunctionOptions(max_threads=threads)  # type: ignore[arg-type]
-
-
-def test_failures_leave_no_cycles() -> None:
-    """When a failed result is dropped its error goes at once, without waiting for the garbage collector."""
-
-    class Failure(Exception):  # noqa: N818 - built-in errors take no weak references
-        pass
-
-    @skill(id="fail")
-    async def fail() -> None:
-        raise Failure
-
-    @skill(id="fail-in-thread")
-    def fail_in_thread() -> None:
-        raise Failure
-
-    async def run(engine: LayeredExecutionEngine) -> list[weakref.ref[Any]]:
-        seen = []
-        for skill_id, params in (("fail", {}), ("fail-in-thread", {}), ("double", {"x": "a"}), ("nope", {})):
-            result = await engine.execute(skill_id, params)
-            seen.append(weakref.ref(result.error))
-            if result.error.__cause__ is not None:
-                seen.append(weakref.ref(result.error.__cause__))
-            del result
-            try:
-                await engine.call(skill_id, params)
-            except SkilllabError as error:
-                seen.append(weakref.ref(error))
-        await asyncio.sleep(0)
-        return seen
-
-    gc.collect()
-    gc.disable()
-    try:
-        seen = with_engine(run, fail, fail_in_thread, double)
-        assert len(seen) == 10
-        assert [reference() for reference in seen] == [None] * 10
-    finally:
-        gc.enable()

@@ -241,6 +241,7 @@ def definitions(draw: st.DrawFn) -> SkillDefinition:
     )
 
 
+@pytest.mark.slow
 @given(st.lists(definitions(), max_size=4, unique_by=lambda definition: definition.id))
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, skills: list[SkillDefinition]) -> None:
     """Any definitions come back equal and in order."""

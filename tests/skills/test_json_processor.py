@@ -100,6 +100,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSON.filter(lambda value: value is not None))
 def test_without_query_and_steps_nothing_changes(value: Any) -> None:
     """A value, or its text, comes out as it went in."""

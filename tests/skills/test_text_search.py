@@ -130,6 +130,7 @@ def test_bad_input(params: dict, message: str) -> None:
         text_search(**params)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text("ab ", max_size=6), max_size=12), st.integers(0, 3), st.integers(1, 5))
 def test_agrees_with_a_plain_scan(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], context: int, limit: int
