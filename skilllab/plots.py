@@ -279,8 +279,8 @@ def _name_below(ax: Axes, point: tuple[float, float], name: str, *, place: tuple
     """Marks one point and ties it to its name, which ends at `place` (shares of the plot)."""
     ax.plot(*point, "o", color=look.INK, markersize=8, markeredgecolor="white", label="_point", zorder=5)
     tie = {"arrowstyle": "-", "color": look.INK, "linewidth": 0.8, "shrinkB": 5, "relpos": (1, 0.5)}
-    text = {"color": look.INK, "fontsize": look.TEXT, "path_effects": _HALO, "ha": "right", "va": "center"}
-    ax.annotate(name, point, xytext=place, textcoords="axes fraction", arrowprops=tie, **text)
+    text = ax.annotate(name, point, xytext=place, textcoords="axes fraction", ha="right", va="center", arrowprops=tie)
+    text.set(color=look.INK, fontsize=look.TEXT, path_effects=_HALO)
 
 
 def _mark(ax: Axes, x: float, y: float, *, text: str) -> None:

@@ -149,7 +149,7 @@ class CachePanel(Panel):
 
     def _blank(self) -> Picture:
         """Makes the two plots with lines that lie flat; the first drawing lifts them."""
-        fig = plots.figure(6.4, 5.6)
+        fig = plots.figure(6.0, 5.4)
         self._top, self._bottom = fig.subplots(2, 1, sharex=True, height_ratios=(1.1, 1))
         flat = np.zeros(len(self._sizes))
         plots.hit_ratio_curve(self._sizes, {"": flat}, optimum=flat, title=" ", x_label="", ax=self._top)

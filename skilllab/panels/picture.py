@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from PIL import Image
+from traitlets import Unicode
 
 from skilllab import look
-from skilllab.stats import Array
 from skilllab.stats import Array
 
 _CSS_PIXELS = 100  # an inch on the page, as in every figure of the lab
@@ -79,6 +79,8 @@ class Picture:
         width, height = (round(inches * _CSS_PIXELS) for inches in figure.get_size_inches())
         self.widget = widgets.Image(format="png", width=width, height=height)
         self.widget.add_class("skilllab-picture")
+        # A tooltip is the name that a screen reader says, and ipywidgets gives one only to what has a description.
+        self.widget.add_traits(description=Unicode("").tag(sync=True))
 
     @property
     def png(self) -> bytes:
