@@ -26,6 +26,12 @@ VALIDATION_TTL = 300.0
 CELL_TIMEOUT = 300.0
 """Seconds a notebook cell may take when run headless: far beyond any honest cell, so only a hang meets it."""
 
+FUNCTION_THREADS = 32
+"""Plain functions at once: they mostly wait for files, and more threads only share one interpreter lock."""
+
+FILE_MAX_BYTES = 10 * 2**20
+"""Bytes of a file that built-in skills read or search unless told otherwise: beyond 10 MiB it is data, not text."""
+
 FAST_VARIABLE = "SKILLLAB_FAST"
 """The environment variable that asks notebooks for their fast setting."""
 

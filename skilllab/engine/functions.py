@@ -13,9 +13,7 @@ from typing import Any
 from skilllab.errors import HandlerNotRunnableError, InvalidValueError, SkillFailedError
 from skilllab.loading import LoadedSkill
 from skilllab.model import FrozenDict, ResourceLimits, ResourceUsage
-
-FUNCTION_THREADS = 32
-"""Threads for plain functions at most: they mostly wait for files, and more threads only share one interpreter lock."""
+from skilllab.settings import FUNCTION_THREADS
 
 _SHARED = "functions share this process and its threads, where the part of one execution was not measured"
 _UNMEASURED = ResourceUsage(

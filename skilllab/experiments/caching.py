@@ -135,7 +135,12 @@ async def burst(callers: int = 100, *, shared: bool = True, cancelled: int = 0) 
     """Lets tasks miss one key at the same time and load it, through single_flight when `shared`.
 
     cancelled: how many of the first callers are cancelled while the loader runs. The loader ends when all have asked.
+    Raises InvalidValueError for no callers, and for more cancelled than there are.
     """
+    if not 0 <= cancelled <= callers or callers < 1:
+        raise InvalidValueError(
+            f"callers(={callers}) must be at least 1, and cancelled(={cancelled}) at most all of them"
+        )
     cache = SkillCache()
     all_asked, may_end = asyncio.Event(), asyncio.Event()
     asked = calls = 0
@@ -172,7 +177,10 @@ def thread_burst(callers: int = 100, *, shared: bool = True) -> Burst:
     """Lets threads miss one key at the same time and load it, through single_flight when `shared`.
 
     A thread can miss, be overtaken, and arrive after the flight has landed: the shared loader therefore looks again.
+    Raises InvalidValueError for no callers.
     """
+    if callers < 1:
+        raise InvalidValueError(f"callers(={callers}) must be at least 1")
     cache = SkillCache()
     missed = threading.Barrier(callers)
     calls: list[str] = []
@@ -230,10 +238,8 @@ def call_case(function: Callable[..., Any], params: Mapping[str, Any]) -> Case:
     result = function(**params)
     numbers = cycle(range(1, 2 * _CASE_ENTRIES))  # going round more keys than there is room for always misses
 
-    def extra() -> None:
-        key = _call_key(next(numbers), params)
-        if cache.get(key) is None:
-            cache.set(key, result)
+    def extra() -> bool:
+        return _looked_up_and_stored(cache, _call_key(next(numbers), params), result)
 
     for _ in range(_CASE_ENTRIES):
         extra()
@@ -252,10 +258,8 @@ def query_case(definitions: Iterable[SkillDefinition], **conditions: Any) -> Cas
     cache = SkillCache(_CASE_ENTRIES)
     keys = cycle([Key(QUERY, SkillQuery(name=f"skill {number}")) for number in range(2 * _CASE_ENTRIES)])
 
-    def extra() -> None:
-        key = next(keys)
-        if cache.get(key) is None:
-            cache.set(key, page)
+    def extra() -> bool:
+        return _looked_up_and_stored(cache, next(keys), page)
 
     for _ in range(_CASE_ENTRIES):
         extra()
@@ -286,6 +290,14 @@ def cost_of_caching(cases: Mapping[str, Case], rounds: int = 30, seed: int = 0) 
         work, hit, extra = (quantile(seconds[str((name, field))], 0.5) for field in Case._fields)
         rows.append((name, work, hit, extra, break_even(work, hit, extra)))
     return pd.DataFrame(rows, columns=["case", *Case._fields, "break_even"]).astype({"break_even": "float64"})
+
+
+def _looked_up_and_stored(cache: SkillCache, key: Key, value: object) -> bool:
+    """Does what a miss does beside the work; returns whether it was a hit after all."""
+    if cache.get(key) is not None:
+        return True
+    cache.set(key, value)
+    return False
 
 
 def _call_key(number: int, params: Mapping[str, Any]) -> Key:

@@ -140,9 +140,10 @@ def churn(
     queries: asked, a whole number of windows. distinct: different queries, each naming one of `categories` categories,
     drawn by Zipf's law with `exponent`. change_every: queries between two updates of a random skill, a whole number of
     windows. rate: queries per second of the registry's clock, at random times (Poisson). ttl: seconds that a page lives.
-    Raises InvalidValueError for counts that do not divide, and more distinct queries than the workload has.
+    Raises InvalidValueError for counts below 1 or that do not divide, and more distinct queries than the workload has.
     """
-    if queries % window or change_every % window or not 0 < change_every <= queries:
+    _require_counts(queries=queries, skills=skills, categories=categories, change_every=change_every, window=window)
+    if queries % window or change_every % window:
         raise InvalidValueError(
             f"queries(={queries}) and change_every(={change_every}) must be multiples of window(={window})"
         )
@@ -161,6 +162,12 @@ def churn(
         changes = _changes(registry, definitions, victims, flush=way == "flush")
         hits[way] = _hits_by_window(registry, asks, changes, queries, change_every, window)
     return Churn(queries, len(changed), change_every, window, **hits)
+
+
+def _require_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if type(count) is not int or count < 1:
+            raise InvalidValueError(f"{name}(={count!r}) must be a whole number of at least 1")
 
 
 def _definitions(skills: int, categories: int) -> list[SkillDefinition]:

@@ -86,9 +86,12 @@ def _fresh_process(folder: Path, *, preload: bool, warm_rounds: int) -> dict[str
         }
     )
     command = [sys.executable, "-m", "skilllab.experiments.first_calls"]
-    done = subprocess.run(  # the task comes from this very module
-        command, input=task, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-    )
+    try:
+        done = subprocess.run(command, input=task, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ExecutionError(
+            f"a process that timed first calls took longer than {_TIMEOUT:g} s and was ended"
+        ) from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise ExecutionError(f"a process that timed first calls ended with {done.returncode}: {reason}")

@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 import ipywidgets as widgets
 
-from skilllab import format as fmt
 from skilllab import look
 from skilllab.errors import InvalidValueError
 
@@ -73,27 +72,24 @@ def choice(label: str, options: Mapping[str, T], value: T, hint: str = "") -> Co
     return _from_options(chooser, label, options)
 
 
-def amount(
-    label: str, unit: str, value: float, *, scale: float = 1.0, most: float = math.inf, hint: str = ""
-) -> Control[float]:
-    """Returns a field for a number above 0; it shows `unit`, one of which is `scale` base units.
+def amount(label: str, unit: str, value: float, *, scale: float = 1.0, hint: str = "") -> Control[float]:
+    """Returns a field for a number above 0; it shows `unit`, one of which is `scale` base units; `value` is in those.
 
-    value, most: in base units. A number that is not above 0 and at most `most` is accepted by the field and refused,
-    with InvalidValueError, when it is read: the person at the keyboard sees what they typed and what is wrong with it.
+    The field takes any number, and reading `.value` refuses one without a meaning with InvalidValueError: whoever types
+    it sees what they typed, and what is wrong with it.
     """
 
     def read(shown: float) -> float:
-        if not 0 < shown * scale <= most:
-            limit = f" and at most {fmt.number(most / scale)} {unit}" if math.isfinite(most) else ""
-            raise InvalidValueError(f"{label} (={shown:g} {unit}) must be above 0{limit}")
+        if not 0 < shown < math.inf:
+            raise InvalidValueError(f"{label} (={shown:g} {unit}) must be a number above 0")
         return shown * scale
 
-    field = widgets.FloatText(
-        value=_clean(value / scale), step=_step(value / scale), description=f"{label} ({unit})", tooltip=hint
-    )
-    control = Control(field, "value", read, lambda base: _clean(base / scale))
-    control.value  # noqa: B018  a bad start is refused here, not at the first picture
-    return control
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidValueError(f"{label} (={value!r}) must be a number above 0")
+    shown = _clean(value / scale)
+    read(shown)
+    field = widgets.FloatText(value=shown, step=_step(shown), description=f"{label} ({unit})", tooltip=hint)
+    return Control(field, "value", read, lambda base: _clean(base / scale))
 
 
 def whole_numbers(low: float, high: float, *also: int) -> list[int]:
@@ -132,8 +128,8 @@ def _place(label: str, options: Mapping[str, T], value: T) -> int:
 
 
 def _step(shown: float) -> float:
-    """Returns what an arrow key adds: a tenth of the leading digit's place, so that ten steps make a difference."""
-    return float(f"1e{math.floor(math.log10(shown)) - 1}") if shown > 0 else 1.0
+    """Returns what an arrow key adds: a tenth of the place of the leading digit."""
+    return float(f"1e{math.floor(math.log10(shown)) - 1}")
 
 
 def _clean(shown: float) -> float:

@@ -120,12 +120,14 @@ class Panel(ABC):
             self._stale = False
             self._work = self.update()
         try:
-            text = next(self._work, None)
+            # One message for the picture and its name: at each the browser decodes the picture anew.
+            with self._picture.widget.hold_sync():
+                text = next(self._work, None)
+                if text is not None:
+                    self._show_summary(text)
         except SkilllabError as error:
             self._show_error(str(error))
             return False
-        if text is not None:
-            self._show_summary(text)
         return text is not None or self._stale
 
     def _show_error(self, message: str) -> None:

@@ -59,7 +59,7 @@ class Marker:
         self._line.set_xdata([x, x])
         self._dot.set_data([x], [y])
         across, _ = self._ax.transAxes.inverted().transform(self._ax.transData.transform((x, y)))
-        right = across < 0.82
+        right = across < 0.85
         above = right != self._rising
         self._text.xy = (x, y)
         self._text.set(text=text, ha="left" if right else "right", va="bottom" if above else "top")

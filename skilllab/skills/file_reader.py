@@ -13,10 +13,8 @@ from typing_extensions import TypedDict
 from skilllab import format as fmt
 from skilllab.define import skill
 from skilllab.errors import InvalidValueError
+from skilllab.settings import FILE_MAX_BYTES
 from skilllab.skills._files import open_file
-
-MAX_BYTES = 10 * 2**20
-"""Bytes a file may have unless the call says otherwise: text beyond 10 MiB is no answer to a question."""
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
@@ -61,7 +59,7 @@ def file_reader(
     ] = "lf",
     first_line: Annotated[int, Field(ge=1, description="first line to return, counted from 1")] = 1,
     last_line: Annotated[int | None, Field(ge=1, description="last line to return; null for the end")] = None,
-    max_bytes: Annotated[int, Field(ge=1, description="refuse a larger file before reading it")] = MAX_BYTES,
+    max_bytes: Annotated[int, Field(ge=1, description="refuse a larger file before reading it")] = FILE_MAX_BYTES,
 ) -> FileText:
     """Reads a text file, finding out its encoding, and returns all of it or a range of lines.
 

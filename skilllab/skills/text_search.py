@@ -15,10 +15,8 @@ from typing_extensions import TypedDict
 
 from skilllab.define import skill
 from skilllab.errors import InvalidValueError
+from skilllab.settings import FILE_MAX_BYTES
 from skilllab.skills._files import UnreadableFileError, open_file
-
-MAX_FILE_BYTES = 10 * 2**20
-"""Bytes of a file that is searched at all: larger ones are data, not text."""
 
 _PROBE = 8192
 _SHOWN = 500  # characters of a line in a result
@@ -125,7 +123,7 @@ class _Search:
 
     def file(self, path: str) -> None:
         with open_file(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+            if os.fstat(file.fileno()).st_size > FILE_MAX_BYTES:
                 self.skipped["too_large"] += 1
             elif b"\0" in file.read(_PROBE):
                 self.skipped["binary"] += 1

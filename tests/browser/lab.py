@@ -67,7 +67,16 @@ class Lab:
         page.evaluate(_RUN_ALL)
         page.wait_for_function(_IDLE)
         page.set_default_timeout(PATIENCE)
-        return list(page.evaluate(_CELLS))
+        return cells_of(page)
+
+    def shut_down(self, page: Page) -> None:
+        """Ends the kernel of the notebook."""
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
+
+def cells_of(page: Page) -> list[dict[str, Any]]:
+    """Returns the cells of the open notebook as they would be saved."""
+    return list(page.evaluate(_CELLS))
 
 
 @contextmanager
@@ -140,7 +149,11 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     """Asks the server to end, and ends whatever it has started and left."""
-    started = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)] if server.poll() is None else []
+    started = (
+        [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        if server.poll() is None
+        else []
+    )
     server.terminate()
     _, left = psutil.wait_procs(started, timeout=10)
     for process in left:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skilllab.errors import InvalidValueError
-from skilllab.skills.file_reader import MAX_BYTES, file_reader
+from skilllab.settings import FILE_MAX_BYTES
+from skilllab.skills.file_reader import file_reader
 
 TEXT = "Grüße, naïve café – 東京\nsecond line\n"
 
@@ -123,7 +124,7 @@ def test_large_files_are_refused_before_reading(tmp_path: Path, monkeypatch: pyt
         file.truncate(1 << 40)
     with pytest.raises(InvalidValueError, match=r"1.00 TiB, more than max_bytes=10485760"):
         file_reader(str(path))
-    assert MAX_BYTES == 10 * 2**20
+    assert FILE_MAX_BYTES == 10 * 2**20
 
 
 def test_the_size_limit_is_inclusive_and_holds_for_files_that_claim_no_size(write) -> None:

@@ -72,7 +72,7 @@ def test_the_last_match_has_its_context_too(folder: Path) -> None:
 def test_large_and_unreadable_files_are_skipped_in_folders(folder: Path) -> None:
     """A file beyond the bound, and what is no regular file, is skipped and counted."""
     with open(folder / "large", "wb") as file:
-        file.truncate(module.MAX_FILE_BYTES + 1)
+        file.truncate(module.FILE_MAX_BYTES + 1)
     os.mkfifo(folder / "pipe")
     (folder / "dangling").symlink_to(folder / "nowhere")
     assert text_search(str(folder), "needle")["files_skipped"] == {"binary": 1, "too_large": 1, "unreadable": 2}

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from skilllab.errors import InvalidValueError
 from skilllab.model import SkillDefinition, SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 
 T = TypeVar("T")
+Drawn = npt.NDArray[np.int64]
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -43,8 +45,6 @@ MANNERS = _words(
 )
 """What the words of a made-up catalogue are: 20 categories, 60 tags, 24 verbs, 26 nouns, 12 manners."""
 
-TAGS_EACH = 3
-
 
 def make_skills(count: int, *, seed: int = 0) -> list[SkillDefinition]:
     """Returns made-up definitions without handlers: layer, category, tags and words drawn evenly and independently.
@@ -53,10 +53,13 @@ def make_skills(count: int, *, seed: int = 0) -> list[SkillDefinition]:
     """
     if type(count) is not int or count < 1:
         raise InvalidValueError(f"count={count!r} must be a whole number of at least 1")
-    streams = np.random.default_rng(seed).spawn(6)
-    tags = np.argsort(streams[0].random((count, len(TAGS))), axis=1)[:, :TAGS_EACH].tolist()
     fields = ((1, 2, 3), CATEGORIES, VERBS, NOUNS, MANNERS)
-    draws = [rng.integers(0, len(words), count).tolist() for rng, words in zip(streams[1:], fields, strict=True)]
+    choices = [len(words) for words in fields] + [len(TAGS) - drawn for drawn in range(3)]
+    # A stream for each column: more skills then only lengthen the columns.
+    streams = np.random.default_rng(seed).spawn(len(choices))
+    columns = [rng.integers(0, many, count) for rng, many in zip(streams, choices, strict=True)]
+    tags = np.stack(_distinct(*columns[5:]), axis=1).tolist()
+    draws = [column.tolist() for column in columns[:5]]
     with _no_collection():
         return [
             SkillDefinition(
@@ -117,6 +120,13 @@ def finished(work: Coroutine[Any, Any, T]) -> T:
         return result
     work.close()
     raise InvalidValueError(f"{work!r} waits for something: await it instead")
+
+
+def _distinct(first: Drawn, second: Drawn, third: Drawn) -> tuple[Drawn, Drawn, Drawn]:
+    """Returns three draws without replacement: the second was drawn from one less, the third from two less."""
+    second = second + (second >= first)
+    third = third + (third >= np.minimum(first, second))
+    return first, second, third + (third >= np.maximum(first, second))
 
 
 @contextmanager

@@ -77,16 +77,19 @@ class LinearScan:
         end = None if limit is None else offset + limit
 
         def scan() -> tuple[list[SkillDefinition], int]:
+            candidates = rows
+            for word in words:
+                candidates = [row for row in candidates if word in row[1]]
             found = [
                 skill
-                for skill, folded in rows
+                for skill, folded in candidates
                 if (category is None or skill.category == category)
                 and (layer is None or skill.layer == layer)
                 and (not any_of or not any_of.isdisjoint(skill.tags))
                 and (not all_of or all_of.issubset(skill.tags))
                 and (author is None or skill.author == author)
                 and (name is None or skill.name == name)
-                and (not words or (all(word in folded for word in words) and words <= words_of(folded)))
+                and (not words or words <= words_of(folded))
             ]
             return found[offset:end], len(found)
 
@@ -170,7 +173,7 @@ class SqliteSkills:
 
     def statements(self, query: SkillQuery) -> tuple[str, str, tuple[Any, ...]]:
         """Returns the SQL of the page (its last parameters are limit and offset), that of the total, and the values."""
-        if self.denormalised and query.tags and query.category is not None and query.layer is not None:
+        if self.denormalised and _only_placed(query):
             source = f"FROM placed WHERE category = ? AND layer = ? AND tag IN ({_marks(query.tags)})"
             page = f"SELECT id {source} GROUP BY pos ORDER BY pos LIMIT ? OFFSET ?"
             return page, f"SELECT count(DISTINCT pos) {source}", (query.category, query.layer, *query.tags)
@@ -207,6 +210,12 @@ class SqliteSkills:
             return
         text = ((at, normal_text(" ".join((s.name, s.description, *s.tags)).casefold())) for at, s in places)
         run("INSERT INTO words(rowid, entry) VALUES (?, ?)", text)
+
+
+def _only_placed(query: SkillQuery) -> bool:
+    """Whether the query names a category, a layer and tags, and nothing that the denormalised table does not hold."""
+    layer, category, tags, all_tags, name, text, author, _, _ = query
+    return bool(layer and category is not None and tags) and not all_tags and name is text is author is None
 
 
 def _marks(values: Sequence[object]) -> str:

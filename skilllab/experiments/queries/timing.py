@@ -82,15 +82,17 @@ class QueryTimes:
         table = frame.pivot_table(index="point", columns="who", values="text", aggfunc="first", sort=False)
         return table[list(self.names)].rename_axis(index=None, columns=None).fillna(fmt.NOT_MEASURED)
 
-    def plot(self, *, title: str = "", x_label: str = "Skills", ax: Axes | None = None) -> Axes:
-        """Draws the medians and their intervals against the points, which are numbers, on log axes."""
+    def plot(
+        self, *, names: Sequence[str] | None = None, title: str = "", x_label: str = "Skills", ax: Axes | None = None
+    ) -> Axes:
+        """Draws the medians of `names` (all without) and their intervals against the points, numbers, on log axes."""
         from skilllab import plots
 
-        known = self.seconds
-        series = {n: [self.median(n, p) if (n, p) in known else math.nan for p in self.points] for n in self.names}
-        bands = {n: [self.interval(n, p) if (n, p) in known else None for p in self.points] for n in self.names}
+        shown, points = self.names if names is None else names, self.points
+        medians = {n: [self.median(n, p) if (n, p) in self.seconds else math.nan for p in points] for n in shown}
+        bands = {n: [self.interval(n, p) if (n, p) in self.seconds else None for p in points] for n in shown}
         return plots.growth(
-            self.points, series, intervals=bands, title=title, x_label=x_label, y_label="Time a query", ax=ax
+            points, medians, intervals=bands, title=title, x_label=x_label, y_label="Time a query", ax=ax
         )
 
 

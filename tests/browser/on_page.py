@@ -1,0 +1,68 @@
+"""A panel as a person at the keyboard meets it: focus, arrow keys, Enter, and what is to be seen."""
+
+from __future__ import annotations
+
+from playwright.sync_api import ElementHandle, Locator, Page
+
+CONTROLS = ".skilllab-controls :is(.noUi-handle, select, input)"
+
+
+class PanelOnPage:
+    """One panel on a page: its controls in reading order, its picture, its words."""
+
+    def __init__(self, panel: Locator) -> None:
+        self.panel, self.page = panel, panel.page
+        self.picture = panel.locator(".skilllab-picture")
+        self.words = panel.locator(".skilllab-summary [role=status]")
+        self.alert = panel.locator(".skilllab-error [role=alert]")
+        self.reset_button = panel.locator(".skilllab-controls button")
+        self.controls = panel.locator(CONTROLS).all()
+
+    @property
+    def summary(self) -> str:
+        return self.words.inner_text()
+
+    @property
+    def source(self) -> str:
+        return str(self.picture.evaluate("image => image.src"))
+
+    def move(self, control: Locator) -> None:
+        """Moves a control one step by an arrow key, to where there is room, and waits for words and picture."""
+        control.focus()
+        summary, source = self.summary, self.source
+        self.page.keyboard.press(str(control.evaluate(_KEY)))
+        self.wait_for_other(self.words, summary)
+        if control.evaluate("control => control.localName !== 'input'"):  # a cost may be too small to be seen
+            self.picture.and_(self.page.locator(f'img:not([src="{source}"])')).wait_for()
+
+    def reset(self) -> None:
+        """Presses the button by keyboard."""
+        self.reset_button.focus()
+        self.page.keyboard.press("Enter")
+
+    def handles(self) -> list[ElementHandle]:
+        """The picture, and what holds the words."""
+        return [self.picture.element_handle(), self.words.locator("xpath=..").element_handle()]
+
+    def wait_for(self, element: Locator, text: str) -> None:
+        self.page.wait_for_function("([e, text]) => e.innerText === text", arg=[element.element_handle(), text])
+
+    def wait_for_other(self, element: Locator, text: str) -> None:
+        """Waits for a text that is not `text`; the element itself may be replaced meanwhile."""
+        holder = element.locator("xpath=..").element_handle()
+        self.page.wait_for_function("([holder, text]) => holder.innerText.trim() !== text", arg=[holder, text])
+
+
+def panels(page: Page) -> list[PanelOnPage]:
+    """The panels on the page, each with its picture shown."""
+    found = page.locator(".skilllab-panel").all()
+    for panel in found:
+        panel.locator(".skilllab-picture").wait_for()
+    return [PanelOnPage(panel) for panel in found]
+
+
+_KEY = """control => {
+  if (control.localName === 'select') return control.selectedIndex + 1 < control.length ? 'ArrowDown' : 'ArrowUp';
+  if (control.localName === 'input') return 'ArrowUp';
+  return control.ariaValueNow === control.ariaValueMax ? 'ArrowLeft' : 'ArrowRight';
+}"""
