@@ -141,11 +141,12 @@ def cliff(
         raise InvalidValueError(f"q(={q}) must be between 0 and 1, both excluded: p95 is 0.95")
     x = _places(hit_ratios, "hit_ratios")
     columns = _columns(series, "series", len(x), log=True)
+    marks = _columns(points, "points", 2, log=True) if points else {}
     ax = _plot(ax)
     for name, y in columns.items():
         _line(ax, x, y, name)
-    _share_axis(ax, "x", min(q, x.min()))
-    _log_axis(ax, "y", np.concatenate(list(columns.values())), fmt.duration)
+    _share_axis(ax, "x", min(q, x.min(), *(place for place, _ in marks.values())))
+    _log_axis(ax, "y", np.concatenate([*columns.values(), [y for _, y in marks.values()]]), fmt.duration)
     which = f"p{fmt.trimmed(fmt.number(100 * q, 6))}"
     ax.axvline(q, color=look.GREY, linewidth=1, zorder=1)
     ax.annotate(
@@ -159,8 +160,8 @@ def cliff(
         fontsize=look.TEXT,
         path_effects=_HALO,
     )
-    for number, (name, point) in enumerate(sorted((points or {}).items(), key=lambda item: item[1])):
-        _name_below(ax, point, name, place=(0.5, 0.4 - 0.1 * number))
+    for number, (name, (x_mark, y_mark)) in enumerate(sorted(marks.items(), key=lambda mark: float(mark[1][0]))):
+        _name_below(ax, (x_mark, y_mark), name, place=(0.5, 0.4 - 0.1 * number))
     return look.dress(ax, title, "Hit ratio", f"{which} latency" if y_label is None else y_label)
 
 
@@ -277,7 +278,7 @@ def _line(ax: Axes, x: Array, y: Array, name: str, *, grey: bool = False) -> str
 
 def _name_below(ax: Axes, point: tuple[float, float], name: str, *, place: tuple[float, float]) -> None:
     """Marks one point and ties it to its name, which ends at `place` (shares of the plot)."""
-    ax.plot(*point, "o", color=look.INK, markersize=8, markeredgecolor="white", label="_point", zorder=5)
+    ax.plot(*point, "o", color=look.INK, markersize=8, markeredgecolor="white", label=name, zorder=5)
     tie = {"arrowstyle": "-", "color": look.INK, "linewidth": 0.8, "shrinkB": 5, "relpos": (1, 0.5)}
     text = ax.annotate(name, point, xytext=place, textcoords="axes fraction", ha="right", va="center", arrowprops=tie)
     text.set(color=look.INK, fontsize=look.TEXT, path_effects=_HALO)

@@ -265,6 +265,18 @@ def test_cliff_marks_where_the_quantile_becomes_a_hit() -> None:
     assert plots.cliff([0.97, 0.99], {"hits": [1e-4, 1e-4]}, q=0.5).get_xlim()[0] == 0.5
 
 
+def test_cliff_names_marked_points() -> None:
+    """A marked point is named below the lines, in order of hit ratio, told in the summary, and inside the axes."""
+    points = {"large": (0.9, 2.0), "small": (0.1, 1.0)}
+    ax = plots.cliff([0.5, 0.97], {"p95": [0.1, 1e-4]}, points=points)
+    names = [text for text in ax.texts if text.get_text() in points]
+    assert [text.get_text() for text in names] == ["small", "large"]
+    assert names[0].xyann[1] > names[1].xyann[1]
+    assert "small: 1 s at 10 %. large: 2 s at 90 %" in plots.summary(ax)
+    assert ax.get_ylim()[1] > 2.0
+    assert ax.get_xlim()[0] <= 0.1
+
+
 def test_time_line_starts_at_zero() -> None:
     """A column over time has linear axes from zero, and the writer that was asked for."""
     ax = plots.time_line([0, 10, 20], {"served": [900, 950, 1000]}, show=fmt.rate, y_label="Calls")
@@ -324,6 +336,7 @@ def test_sizes_have_binary_ticks() -> None:
         lambda: plots.growth([1, 10], {}),
         lambda: plots.cliff([0.1], {"a": [1.0, 2.0]}),
         lambda: plots.cliff([0.1], {"a": [1.0]}, q=95),
+        lambda: plots.cliff([0.1], {"a": [1.0]}, points={"bad": (0.5, 0.0)}),
         lambda: plots.time_line([], {"a": []}),
         lambda: plots.bars([], []),
         lambda: plots.bars(["a"], [1.0, 2.0]),

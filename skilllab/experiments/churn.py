@@ -83,20 +83,20 @@ class Churn:
         return (self.hits_precise - self.hits_flush) / lost if lost else float("nan")
 
     def frame(self) -> pd.DataFrame:
-        """Returns one row a window: queries so far at its middle, and the hit rate of each way."""
+        """Returns one row a window: queries so far at its middle, and the hit ratio of each way."""
         import pandas as pd
 
         rates = {name: getattr(self, field) / self.window for field, name in _WAYS.items()}
         return pd.DataFrame({"query": (np.arange(len(self.precise)) + 0.5) * self.window, **rates})
 
     def since_change(self) -> pd.DataFrame:
-        """Returns the mean hit rate of each way by the number of queries since the last change."""
+        """Returns the mean hit ratio of each way by the number of queries since the last change."""
         frame = self.frame()
         frame["query"] %= self.change_every
         return frame[self.window * np.arange(len(frame)) >= self.change_every].groupby("query").mean().reset_index()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draws the mean hit rate by queries since the last change."""
+        """Draws the mean hit ratio by queries since the last change."""
         from skilllab import plots
 
         frame = self.since_change()
@@ -105,7 +105,7 @@ class Churn:
             {name: frame[name] for name in frame.columns[1:]},
             title=f"Precise invalidation keeps {fmt.ratio(self.kept_share, 0)} of the hits that flushing loses",
             x_label="Queries since the last change",
-            y_label=f"Hit rate (mean of {fmt.count(self.changes)} changes)",
+            y_label=f"Hit ratio (mean of {fmt.count(self.changes)} changes)",
             ax=ax,
         )
         ax.set_xlim(0, self.change_every)
@@ -114,8 +114,8 @@ class Churn:
     def __str__(self) -> str:
         return (
             f"{fmt.count(self.queries)} queries, {fmt.count(self.changes)} changes: {fmt.count(self.hits_no_change)} hits "
-            f"without changes, {fmt.count(self.hits_precise)} with precise invalidation, {fmt.count(self.hits_flush)} "
-            f"with flushing; precise keeps {fmt.ratio(self.kept_share)} of what flushing loses"
+            f"without changes, {fmt.count(self.hits_precise)} precise, {fmt.count(self.hits_flush)} flushed; precise keeps "
+            f"{fmt.ratio(self.kept_share)}"
         )
 
 

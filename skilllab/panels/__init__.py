@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from skilllab.panels.cache import CachePanel
-from skilllab.panels.controls import Control, amount, choice, durations, steps, whole_numbers
+from skilllab.panels.controls import Control, amount, durations, named, steps, whole_numbers
 from skilllab.panels.panel import Panel
-from skilllab.panels.picture import Marker, Picture
+from skilllab.panels.picture import Curve, Marker, Picture
 
 __all__ = [
     "CachePanel",
     "Control",
+    "Curve",
     "Marker",
     "Panel",
     "Picture",
     "amount",
-    "choice",
     "durations",
+    "named",
     "steps",
     "whole_numbers",
 ]

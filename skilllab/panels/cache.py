@@ -14,9 +14,9 @@ from skilllab import format as fmt
 from skilllab import look, plots
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.simulation import hit_mask, hits, response_times
-from skilllab.panels.controls import Control, amount, choice, durations, named, steps, whole_numbers
+from skilllab.panels.controls import Control, amount, durations, named, steps, whole_numbers
 from skilllab.panels.panel import Panel
-from skilllab.panels.picture import Marker, Picture, follow
+from skilllab.panels.picture import Curve, Marker, Picture
 from skilllab.settings import CACHE_MAX_SIZE
 from skilllab.stats import Array, quantile
 from skilllab.trace import Trace
@@ -95,8 +95,8 @@ class CachePanel(Panel):
         self._drawn: object = None
         names, policies = {name: name for name in self._traces}, {text: key for key, text in POLICY_NAMES.items()}
         lives = named(_lives(self._traces.values(), ttl), _life)
-        self.trace = choice("Trace", names, next(iter(names)), "The recorded accesses that are replayed")
-        self.policy = choice("Policy", policies, policy, "Which entry goes when the cache is full")
+        self.trace = steps("Trace", names, next(iter(names)), "The recorded accesses that are replayed")
+        self.policy = steps("Policy", policies, policy, "Which entry goes when the cache is full")
         self.size = steps("Cache size", named(self._sizes, _entries), size, "How many entries the cache holds")
         self.ttl = steps("Time to live", lives, ttl, "How long an entry is served after it was stored")
         self.miss = amount("Miss time, median", "ms", median, scale=1e-3, hint="What the call itself takes")
@@ -154,28 +154,28 @@ class CachePanel(Panel):
         self._top.tick_params(labelbottom=False)
         (self._title,) = self._top.findobj(lambda artist: artist.get_gid() == look.FINDING)
         self._marks = Marker(self._top, rising=True), Marker(self._bottom, rising=False)
-        return Picture(fig, [*self._marks[0].artists, *self._marks[1].artists, self._title])
+        self._optimum_curve, *self._curves = Curve(self._top, 1), Curve(self._top, 0), Curve(self._bottom, 0)
+        curves = [artist for curve in (self._optimum_curve, *self._curves) for artist in curve.artists]
+        return Picture(fig, [curves, [*self._marks[0].artists, *self._marks[1].artists, self._title]])
 
     def _draw(self, setting: Setting, curve: Mapping[int, Outcome], size: int) -> None:
-        """Draws what changed: the frame with a trace or the costs, the curves with a setting, else only the marks."""
+        """Draws what changed and what stands above it: all with a trace or the costs, the curves, or only the marks."""
         frame, drawn = setting._replace(policy="", ttl=None), (setting, list(curve))
-        if frame != self._framed:
-            follow(self._top, 1, self._sizes, self._optimum(setting.trace), "optimum\n(Belady)")
+        layer = 0 if frame != self._framed else 1 if drawn != self._drawn else 2
+        if layer == 0:
+            self._optimum_curve.move(self._sizes, self._optimum(setting.trace), "optimum\n(Belady)")
             self._bottom.set_ylim(*self._range(setting))
-        if drawn != self._drawn:
-            name = POLICY_NAMES[setting.policy]
-            follow(self._top, 0, list(curve), [each.hit_ratio for each in curve.values()], name)
-            follow(self._bottom, 0, list(curve), [each.p95 for each in curve.values()], name)
+        if layer <= 1:
+            hit_ratios, tails = [each.hit_ratio for each in curve.values()], [each.p95 for each in curve.values()]
+            for line, heights in zip(self._curves, (hit_ratios, tails), strict=True):
+                line.move(list(curve), heights, setting.policy.upper())
         ratio, p95 = fmt.ratio(curve[size].hit_ratio), fmt.duration(curve[size].p95)
         self._title.set_text(f"{_entries(size)}: {ratio} hits, p95 {p95}")
-        if frame != self._framed:
-            self._picture.lay_out()
         self._marks[0].move(size, curve[size].hit_ratio, ratio)
         self._marks[1].move(size, curve[size].p95, p95)
-        if (frame, drawn) != (self._framed, self._drawn):
-            self._picture.redraw()
-        else:
-            self._picture.move()
+        if layer == 0:
+            self._picture.lay_out()
+        self._picture.draw(layer)
         self._framed, self._drawn = frame, drawn
 
     def _range(self, setting: Setting) -> tuple[float, float]:

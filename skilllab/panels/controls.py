@@ -1,6 +1,6 @@
 """Controls: one labelled widget each, whose `.value` is in base units (seconds, bytes, entries, ratios).
 
-All of them are native to the keyboard: Tab reaches them in reading order, arrow keys move them.
+All of them work by keyboard: Tab reaches them in reading order, arrow keys move them.
 """
 
 from __future__ import annotations
@@ -53,23 +53,27 @@ class Control(Generic[T]):
 
 
 def steps(label: str, options: Mapping[str, T], value: T, hint: str = "") -> Control[T]:
-    """Returns a slider over the values of `options`, which shows their texts; `value` is where it starts."""
+    """Returns a slider over the values of `options`, which shows their texts; `value` is where it starts.
+
+    It serves for names as well: JupyterLab's shortcuts take the arrow keys away from drop-down lists and radio
+    buttons, and a slider keeps them. Raises InvalidValueError for a value that is not among the options.
+    """
+    values = list(options.values())
+
+    def place(value: T) -> int:
+        found = [at for at, known in enumerate(values) if known == value]
+        if not found:
+            raise InvalidValueError(f"{label} (={value!r}) must be one of {', '.join(map(repr, values))}")
+        return found[0]
+
     slider = widgets.SelectionSlider(
         options=list(options),
-        index=_place(label, options, value),
+        index=place(value),
         description=label,
         tooltip=hint,
         style={"handle_color": look.COLOURS[0]},
     )
-    return _from_options(slider, label, options)
-
-
-def choice(label: str, options: Mapping[str, T], value: T, hint: str = "") -> Control[T]:
-    """Returns a drop-down list of the texts of `options`; `value` is the first that is chosen."""
-    chooser = widgets.Dropdown(
-        options=list(options), index=_place(label, options, value), description=label, tooltip=hint
-    )
-    return _from_options(chooser, label, options)
+    return Control(slider, "index", values.__getitem__, place)
 
 
 def amount(label: str, unit: str, value: float, *, scale: float = 1.0, hint: str = "") -> Control[float]:
@@ -110,21 +114,8 @@ def durations(low: float, high: float, *also: float) -> list[float]:
 
 
 def named(values: Iterable[T], show: Callable[[T], str]) -> dict[str, T]:
-    """Returns the options of `steps` or `choice`: each value under its text."""
+    """Returns the options of `steps`: each value under its text."""
     return {show(value): value for value in values}
-
-
-def _from_options(widget: widgets.DOMWidget, label: str, options: Mapping[str, T]) -> Control[T]:
-    values = list(options.values())
-    return Control(widget, "index", values.__getitem__, lambda value: _place(label, options, value))
-
-
-def _place(label: str, options: Mapping[str, T], value: T) -> int:
-    """Returns where the value stands among the options; raises InvalidValueError when it does not."""
-    for place, known in enumerate(options.values()):
-        if known is value or known == value:
-            return place
-    raise InvalidValueError(f"{label} (={value!r}) must be one of {', '.join(map(repr, options.values()))}")
 
 
 def _step(shown: float) -> float:

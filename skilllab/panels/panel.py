@@ -38,7 +38,7 @@ class Panel(ABC):
         self._loop = _running_loop()
         self._stale, self._scheduled, self._held = True, False, False
         self._work: Iterator[str] = iter(())
-        self._text = ""
+        self._text = self._message = ""
         self._banner = _html("skilllab-error")
         self._summary = _html("skilllab-summary")
         self._reset = widgets.Button(description="Reset", tooltip="Move every control back to where it started")
@@ -65,7 +65,7 @@ class Panel(ABC):
     def error(self) -> str:
         """What is wrong with the controls as they stand, or nothing."""
         self.settle()
-        return "" if self._banner.layout.display == "none" else str(self._banner.placeholder)
+        return self._message
 
     @property
     def png(self) -> bytes:
@@ -131,13 +131,13 @@ class Panel(ABC):
         return text is not None or self._stale
 
     def _show_error(self, message: str) -> None:
-        self._banner.placeholder = message
+        self._message = message
         self._banner.value = f'<div role="alert">{escape(message)}</div>'
         self._banner.layout.display = None
 
     def _show_summary(self, text: str) -> None:
         self._banner.layout.display = "none"
-        self._text = text
+        self._text, self._message = text, ""
         self._picture.widget.tooltip = text
         self._summary.value = f'<div role="status">{escape(text)}</div>'
 
@@ -162,7 +162,7 @@ class Panel(ABC):
         self.settle()
         image = base64.b64encode(self._picture.png).decode("ascii")
         bundle = {**self.widget._repr_mimebundle_(), "image/png": image, "text/plain": self._text}
-        return bundle, {"image/png": {"width": self._picture.widget.width, "alt": self._text}}
+        return bundle, {"image/png": {"width": int(self._picture.widget.width), "alt": self._text}}
 
 
 def _html(name: str, content: str = "") -> widgets.HTML:

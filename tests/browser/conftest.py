@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-WINDOW = {"width": 1280, "height": 900}
 
 # Whatever the notebooks show, the kit is tried with two traces, so that every kind of control is there.
 PANEL = """\
@@ -46,14 +45,6 @@ def browser(needs: Callable[[str], str]) -> Iterator[Any]:
 
     with running_browser(chromium) as running:
         yield running
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page of its own, which forgets everything at the end."""
-    context = browser.new_context(viewport=WINDOW, locale="en-GB")
-    yield context.new_page()
-    context.close()
 
 
 @pytest.fixture(scope="session")

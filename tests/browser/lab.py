@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,10 @@ _RUN_ALL = """async () => {
   const panel = app.shell.currentWidget;
   await panel.context.ready;
   await panel.sessionContext.ready;
-  await app.commands.execute('notebook:run-all-cells');
+  window.skilllabRan = false;
+  app.commands.execute('notebook:run-all-cells').finally(() => { window.skilllabRan = true; });
 }"""
-_IDLE = "() => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
+_IDLE = "() => window.skilllabRan && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
 _CELLS = "() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(cell => cell.toJSON())"
 
 
@@ -103,7 +104,8 @@ def running_lab(notebooks: Iterable[Path]) -> Iterator[Lab]:
             _wait_for(f"{url}/api", server, log)
             yield Lab(url, token)
         finally:
-            _end(server)
+            if server.poll() is None:
+                _end(server)
 
 
 @contextmanager
@@ -137,10 +139,11 @@ def _free_port() -> int:
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + START_LIMIT
     while time.monotonic() < end and server.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with direct.open(url, timeout=5):
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)  # between two questions; the answer ends the wait
@@ -149,13 +152,11 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     """Asks the server to end, and ends whatever it has started and left."""
-    started = (
-        [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-        if server.poll() is None
-        else []
-    )
+    first = psutil.Process(server.pid)
+    started = [first, *first.children(recursive=True)]
     server.terminate()
     _, left = psutil.wait_procs(started, timeout=10)
     for process in left:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     server.wait(10)

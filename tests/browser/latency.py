@@ -43,7 +43,7 @@ def draw(size):
     bottom.set(xlabel="Cache size (entries)", ylabel="p95 response time")
     plt.show()
 
-slider = widgets.SelectionSlider(options=sizes, value=100)
+slider = widgets.SelectionSlider(options=sizes, value=100, description="Cache size")
 widgets.VBox([slider, widgets.interactive_output(draw, {"size": slider})])"""
 
 # Starts at the key press as the browser stamps it, ends when the new picture is decoded and can be painted.
@@ -104,7 +104,7 @@ def _notebook() -> nbformat.NotebookNode:
 
 
 def _move(page: Page, side: Locator, key: str) -> float:
-    side.locator(".noUi-handle").first.focus()
+    side.locator(".widget-slider", has_text="Cache size").locator(".noUi-handle").focus()
     page.evaluate(_AT_REST)
     side.evaluate(_WATCH)
     page.keyboard.press(key)

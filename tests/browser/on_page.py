@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import ElementHandle, Locator, Page
+from playwright.sync_api import Locator, Page
 
-CONTROLS = ".skilllab-controls :is(.noUi-handle, select, input)"
+CONTROLS = ".skilllab-controls :is(.noUi-handle, input)"
 
 
 class PanelOnPage:
@@ -31,7 +31,7 @@ class PanelOnPage:
         control.focus()
         summary, source = self.summary, self.source
         self.page.keyboard.press(str(control.evaluate(_KEY)))
-        self.wait_for_other(self.words, summary)
+        self.wait_for_other_words(summary)
         if control.evaluate("control => control.localName !== 'input'"):  # a cost may be too small to be seen
             self.picture.and_(self.page.locator(f'img:not([src="{source}"])')).wait_for()
 
@@ -40,17 +40,20 @@ class PanelOnPage:
         self.reset_button.focus()
         self.page.keyboard.press("Enter")
 
-    def handles(self) -> list[ElementHandle]:
-        """The picture, and what holds the words."""
-        return [self.picture.element_handle(), self.words.locator("xpath=..").element_handle()]
+    def wait_for_words(self, text: str) -> None:
+        self._wait("([words, image, text]) => words.innerText.trim() === text", text)
 
-    def wait_for(self, element: Locator, text: str) -> None:
-        self.page.wait_for_function("([e, text]) => e.innerText === text", arg=[element.element_handle(), text])
+    def wait_for_other_words(self, text: str) -> None:
+        self._wait("([words, image, text]) => words.innerText.trim() !== text", text)
 
-    def wait_for_other(self, element: Locator, text: str) -> None:
-        """Waits for a text that is not `text`; the element itself may be replaced meanwhile."""
-        holder = element.locator("xpath=..").element_handle()
-        self.page.wait_for_function("([holder, text]) => holder.innerText.trim() !== text", arg=[holder, text])
+    def wait_for_name(self) -> None:
+        """Waits until the picture's name is the words beside it."""
+        self._wait("([words, image]) => words.innerText.trim() === image.title", "")
+
+    def _wait(self, condition: str, text: str) -> None:
+        # What holds the words: the element with the words is replaced with them.
+        words = self.panel.locator(".skilllab-summary .widget-html-content").element_handle()
+        self.page.wait_for_function(condition, arg=[words, self.picture.element_handle(), text])
 
 
 def panels(page: Page) -> list[PanelOnPage]:
@@ -62,7 +65,6 @@ def panels(page: Page) -> list[PanelOnPage]:
 
 
 _KEY = """control => {
-  if (control.localName === 'select') return control.selectedIndex + 1 < control.length ? 'ArrowDown' : 'ArrowUp';
   if (control.localName === 'input') return 'ArrowUp';
   return control.ariaValueNow === control.ariaValueMax ? 'ArrowLeft' : 'ArrowRight';
 }"""
