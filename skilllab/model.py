@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -316,12 +317,16 @@ def _words(field: str, values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise InvalidValueError(f"{field}={values!r} must be a list of texts; write [{values!r}]")
     try:
-        distinct = sorted(set(values))
-        if not "".join(distinct).isascii():
-            distinct = sorted(set(map(normal_text, distinct)))
+        return _distinct(tuple(values))
     except TypeError:
         raise InvalidValueError(f"{field}={values!r} must be a list of texts") from None
-    return tuple(distinct)
+
+
+@lru_cache(maxsize=1024)
+def _distinct(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the words in order, each once, in normal form; remembered, since agents ask with the same few sets."""
+    "".join(words)
+    return tuple(sorted({normal_text(word) for word in words}))
 
 
 class Page(tuple[SkillDefinition, ...]):

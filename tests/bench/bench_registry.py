@@ -152,7 +152,7 @@ def resident(with_index: bool) -> int:
 
 
 def resident_here(with_index: bool) -> int:
-    skills = popular(LARGE)
+    skills = make_skills(LARGE)
     registry = filled(skills) if with_index else None
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     assert len(skills) == LARGE

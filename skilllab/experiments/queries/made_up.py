@@ -51,8 +51,7 @@ def make_skills(count: int, *, seed: int = 0) -> list[SkillDefinition]:
 
     The first n of a larger count are those of a count of n. Raises InvalidValueError for a count below 1.
     """
-    if type(count) is not int or count < 1:
-        raise InvalidValueError(f"count={count!r} must be a whole number of at least 1")
+    check_count(count)
     fields = ((1, 2, 3), CATEGORIES, VERBS, NOUNS, MANNERS)
     choices = [len(words) for words in fields] + [len(TAGS) - drawn for drawn in range(3)]
     # A stream for each column: more skills then only lengthen the columns.
@@ -78,7 +77,13 @@ def make_skills(count: int, *, seed: int = 0) -> list[SkillDefinition]:
 def specific_queries(
     skills: Sequence[SkillDefinition], count: int, *, limit: int | None = 20, seed: int = 0
 ) -> list[SkillQuery]:
-    """Returns queries for category, layer and any of two tags, each taken from a skill that is there."""
+    """Returns queries for category, layer and any of two tags, each taken from a skill that is there.
+
+    Raises InvalidValueError for a count below 1 and for no skills.
+    """
+    check_count(count)
+    if not skills:
+        raise InvalidValueError(f"skills={skills!r} must hold at least one skill to ask for")
     rng = np.random.default_rng(seed)
     chosen = [skills[place] for place in rng.integers(0, len(skills), count)]
     return [SkillQuery(skill.layer, skill.category, skill.tags[:2], limit=limit) for skill in chosen]
@@ -106,6 +111,12 @@ def register_all(registry: InMemorySkillRegistry, skills: Iterable[SkillDefiniti
     with _no_collection():
         for skill in skills:
             finished(registry.register(skill))
+
+
+def check_count(count: int) -> None:
+    """Raises InvalidValueError unless the count is a whole number of at least 1."""
+    if type(count) is not int or count < 1:
+        raise InvalidValueError(f"count={count!r} must be a whole number of at least 1")
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from skilllab.experiments.queries.made_up import filled, make_skills
+from skilllab.experiments.queries.made_up import check_count, filled, make_skills
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +40,10 @@ def memory_by_line(profile: Any) -> pd.DataFrame:
 def index_memory(count: int, *, seed: int = 0) -> dict[str, float]:
     """Returns bytes a skill that registering takes, without the definitions: "resident", and "python" as tracemalloc sees it.
 
-    Measured in a fresh process, where nothing freed before could be used again.
+    Measured in a fresh process, where nothing freed before could be used again. Raises InvalidValueError for a count
+    below 1.
     """
+    check_count(count)
     code = (
         f"from skilllab.experiments.queries.memory import _print_index_memory; _print_index_memory({count:d}, {seed:d})"
     )

@@ -64,7 +64,10 @@ class LinearScan:
     """
 
     def __init__(self, skills: Sequence[SkillDefinition]) -> None:
-        self._rows = [(skill, " ".join((skill.name, skill.description, *skill.tags)).casefold()) for skill in skills]
+        # normal form C again after folding, which takes some letters apart: the words asked for are in that form
+        self._rows = [
+            (skill, normal_text(" ".join((skill.name, skill.description, *skill.tags)).casefold())) for skill in skills
+        ]
 
     def find(self, query: SkillQuery) -> Answer:
         """Returns what a look at every skill finds."""
@@ -128,7 +131,7 @@ class SqliteSkills:
     formulation: one of FORMULATIONS; `tune` takes the fastest. denormalised: answers queries for category, layer and
     any of some tags from a table of its own, (category, layer, tag, position, id), which names a skill once a tag.
     with_total: whether the number of all matches is counted too. text: whether words can be searched for.
-    Statements are written before they are timed.
+    Statements are written before they are timed. Raises InvalidValueError for an unknown formulation.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class SqliteSkills:
         with_total: bool = True,
         text: bool = False,
     ) -> None:
-        self.formulation = formulation
+        self.formulation = _known(formulation)
         self.denormalised = denormalised
         self.with_total = with_total
         self._connection = sqlite3.connect(":memory:", check_same_thread=False)
@@ -149,10 +152,14 @@ class SqliteSkills:
         self._fill(list(enumerate(skills)))
         self._connection.executescript(_INDEXES)
 
-    def variant(self, **options: Any) -> SqliteSkills:
-        """Returns the same database asked in another way: formulation, denormalised or with_total changed."""
+    def variant(
+        self, *, formulation: str | None = None, denormalised: bool | None = None, with_total: bool | None = None
+    ) -> SqliteSkills:
+        """Returns the same database asked in another way; None keeps what this one does."""
         other = copy(self)
-        vars(other).update(options)
+        other.formulation = self.formulation if formulation is None else _known(formulation)
+        other.denormalised = self.denormalised if denormalised is None else denormalised
+        other.with_total = self.with_total if with_total is None else with_total
         return other
 
     def find(self, query: SkillQuery) -> Answer:
@@ -208,8 +215,15 @@ class SqliteSkills:
         run("INSERT INTO placed VALUES (?, ?, ?, ?, ?)", rows)
         if not self._text:
             return
-        text = ((at, normal_text(" ".join((s.name, s.description, *s.tags)).casefold())) for at, s in places)
+        # split as the registry does: FTS5 alone would make a mark without a letter of its own part of a word
+        text = ((at, " ".join(sorted(words_of(s.name, s.description, *s.tags)))) for at, s in places)
         run("INSERT INTO words(rowid, entry) VALUES (?, ?)", text)
+
+
+def _known(formulation: str) -> str:
+    if formulation not in FORMULATIONS:
+        raise InvalidValueError(f"formulation={formulation!r} must be one of {', '.join(FORMULATIONS)}")
+    return formulation
 
 
 def _only_placed(query: SkillQuery) -> bool:

@@ -65,13 +65,13 @@ class QueryTimes:
         return quantile(ratios, 0.5), quantile_interval(ratios, 0.5)
 
     def frame(self) -> pd.DataFrame:
-        """Returns one row for each point and each who, with the median and its interval in seconds."""
+        """Returns one row for each point and each who, with the median and its interval (NaN: too few rounds) in seconds."""
         import pandas as pd
 
         rows = []
         for (name, point), values in self.seconds.items():
             one = self.interval(name, point)
-            ends = (one.low, one.high) if one else (None, None)
+            ends = (one.low, one.high) if one else (math.nan, math.nan)
             rows.append((point, name, self.median(name, point), *ends, len(values)))
         return pd.DataFrame(rows, columns=["point", "who", "median", "low", "high", "rounds"])
 
