@@ -34,7 +34,7 @@ class RegistryMetrics:
 
     def __str__(self) -> str:
         return (
-            f"{fmt.count(self.total_skills)} skills, {fmt.count(self.query_count)} queries, "
+            f"{fmt.count(self.total_skills)} skills; queries: {fmt.count(self.query_count)}, "
             f"{fmt.duration(self.average_query_time)} each on average; cache: {self.cache}"
         )
 

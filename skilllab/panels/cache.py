@@ -204,9 +204,9 @@ def _misses(traces: Mapping[str, Trace], given: npt.ArrayLike | None) -> tuple[d
     """Returns how long each access of each trace takes as a miss, in medians; the median (s); and what is assumed."""
     about = "Service times only: waiting in a queue would add to them."
     if given is None:
-        about = f"Assumed: misses spread lognormally (σ {MISS_SPREAD}, seed 0) around their median. {about}"
+        about = f"Assumed: misses spread lognormally (σ {MISS_SPREAD}, seed 1) around their median. {about}"
         drawn = {
-            name: np.random.default_rng(0).lognormal(0.0, MISS_SPREAD, len(trace)) for name, trace in traces.items()
+            name: np.random.default_rng(1).lognormal(0.0, MISS_SPREAD, len(trace)) for name, trace in traces.items()
         }
         return {name: values / np.median(values) for name, values in drawn.items()}, MISS_SECONDS, about
     try:

@@ -95,6 +95,16 @@ class QueryTimes:
             points, medians, intervals=bands, title=title, x_label=x_label, y_label="Time a query", ax=ax
         )
 
+    def bars(self, point: Any, *, title: str = "", x_label: str = "Time a query", ax: Axes | None = None) -> Axes:
+        """Draws everybody's median at one point, with its interval, on a log axis."""
+        from skilllab import plots
+
+        medians = [self.median(name, point) for name in self.names]
+        ends = [self.interval(name, point) for name in self.names]
+        return plots.bars(
+            self.names, medians, intervals=ends, show=fmt.duration, log=True, title=title, x_label=x_label, ax=ax
+        )
+
 
 def time_queries(
     arms: Mapping[tuple[str, Any], tuple[Peer, Sequence[SkillQuery]]], *, rounds: int, seed: int = 0
