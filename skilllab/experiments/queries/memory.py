@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_FIRST_LOOK = 0.03  # s; %memit looks at once when the work starts, and every 0.1 s from then on
+
+
 def brief_peak(size: int, duration: float) -> None:
-    """Takes `size` bytes, holds them for `duration` seconds, and gives them back."""
+    """Waits 30 ms, takes `size` bytes, holds them for `duration` seconds, and gives them back."""
+    time.sleep(_FIRST_LOOK)
     held = b"x" * size  # written to: pages that nobody touched would not be resident
     time.sleep(duration)
     del held

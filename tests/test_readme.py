@@ -1,0 +1,42 @@
+"""The README's examples run as they stand, in order, as one program."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each block works after those before it, and the skill that the reader adds counts what the comment says."""
+    names: dict[str, Any] = {}
+
+    async def run() -> None:
+        for number, block in enumerate(BLOCKS):
+            code = compile(block, f"README block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = eval(code, names)
+            if result is not None:
+                await result
+
+    asyncio.run(run())
+    assert len(BLOCKS) >= 4
+    assert names["page"].total == 3
+    assert names["result"].success
+    assert "max_memory" in str(names["refused"].error)
+    assert names["word_count"]("to be or not to be") == {"be": 2, "to": 2, "not": 1}
+    assert "hit rate" in capsys.readouterr().out
+
+
+def test_the_picture_is_there() -> None:
+    """Every image that the README shows is a file of the project."""
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
+    assert shown
+    assert all((README.parent / place).is_file() for place in shown)
