@@ -345,7 +345,10 @@ def _checked_ttl(name: str, ttl: Any) -> float | None:
 def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     if isinstance(tags, str):
         raise InvalidValueError(f"tags={tags!r} must be a list of texts; write [{tags!r}]")
-    checked = tuple(dict.fromkeys(tags))
+    try:
+        checked = tuple(dict.fromkeys(tags))
+    except TypeError:
+        raise InvalidValueError(f"tags={tags!r} must be a list of texts") from None
     if not all(isinstance(tag, str) for tag in checked):
         raise InvalidValueError(f"tags={checked!r} must hold texts only")
     return checked

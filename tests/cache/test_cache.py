@@ -412,3 +412,12 @@ def test_keys_of_other_kinds_live_as_long_as_the_default(clock):
     clock.advance(0.1)
     assert cache.get(Key("result", 1)) is None
     assert cache.stats().by_kind["result"].expirations == 1
+
+
+@pytest.mark.parametrize("tags", [5, [["nested"]], [3]])
+def test_tags_that_are_no_texts_are_refused(tags, clock):
+    """A number, a list inside and a number inside raise InvalidValueError, and nothing is stored."""
+    cache = make(clock)
+    with pytest.raises(InvalidValueError, match="tags="):
+        cache.set("k", 1, tags=tags)
+    assert "k" not in cache
