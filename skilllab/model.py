@@ -297,6 +297,10 @@ class SkillQuery(_QueryFields):
             all_tags = _words("all_tags", all_tags)
         return tuple.__new__(cls, (layer, category, tags or (), all_tags or (), name, text, author, limit, offset))
 
+    def _replace(self, **conditions: Any) -> SkillQuery:
+        """Returns the query with some conditions changed, checked like any other."""
+        return SkillQuery.of({**self._asdict(), **conditions})
+
     @classmethod
     def of(cls, conditions: Mapping[str, Any]) -> SkillQuery:
         """Returns the query for a mapping of conditions; an unknown field is an InvalidValueError that names the known."""

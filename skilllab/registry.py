@@ -222,6 +222,9 @@ class InMemorySkillRegistry:
         fresh = [self._catalogue[skill_id] for skill_id in wanted if skill_id not in self]
         for definition in fresh:
             await asyncio.to_thread(load, definition, 0)
+        for skill_id in wanted:
+            if skill_id in self:
+                await self.load(skill_id)
         with self._lock:
             self._register_all(fresh)
         for skill_id in wanted:

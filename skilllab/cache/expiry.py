@@ -64,7 +64,7 @@ class ExpiryQueue:
     def trim(self) -> None:
         """Forgets every entry that was replaced or removed."""
         for ttl, queue in list(self._queues.items()):
-            live = deque((expires, key) for expires, key in queue if self._holds(key, expires))
+            live = deque(dict.fromkeys(record for record in queue if self._holds(record[1], record[0])))
             if live:
                 self._queues[ttl] = live
             else:
