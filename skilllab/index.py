@@ -26,7 +26,8 @@ class SkillIndex:
 
     A skill stands at a position that grows with registration and stays when the skill is updated. `revision` is the
     number of the latest change, never reset. For each facet (layer, category, author, name, tag) and for "any skill"
-    it keeps the number of the latest change to a skill that has, or had, the facet: see `unchanged_since`.
+    it keeps the number of the latest change to a skill that has, or had, the facet: see `unchanged_since`. Facets that no
+    skill has any more share one number, the latest of theirs, from the next `compact` on.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class SkillIndex:
         self._tags_within: dict[tuple[str, int], Postings] = {}
         self._words = Postings()
         self._stamps: dict[tuple[str, object], int] = {}
+        self._floor = 0
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -107,6 +109,7 @@ class SkillIndex:
                 self._enter(skill, position)
         for postings in (self._facets, self._tags, self._words, *self._tags_within.values()):
             postings.optimize()
+        self._forget_stamps()
 
     # asking
 
@@ -141,19 +144,19 @@ class SkillIndex:
         no later stamp is therefore proof: for the any-of set, all of its tags. Text alone counts as "any skill".
         """
         layer, category, tags, all_tags, name, _, author, _, _ = query
-        stamp = self._stamps.get
+        stamp = self._stamp_of
         named = False
         for facet, value in (("category", category), ("layer", layer), ("author", author), ("name", name)):
             if value is not None:
-                if stamp((facet, value), 0) <= revision:
+                if stamp((facet, value)) <= revision:
                     return True
                 named = True
         if tags:
-            if all(stamp(("tag", tag), 0) <= revision for tag in tags):
+            if all(stamp(("tag", tag)) <= revision for tag in tags):
                 return True
             named = True
         for tag in all_tags:
-            if stamp(("tag", tag), 0) <= revision:
+            if stamp(("tag", tag)) <= revision:
                 return True
             named = True
         return not named and self.revision <= revision
@@ -240,3 +243,16 @@ class SkillIndex:
                 self._stamps[facet] = self.revision
             for tag in skill.tags:
                 self._stamps["tag", tag] = self.revision
+
+    def _stamp_of(self, facet: tuple[str, object]) -> int:
+        found = self._stamps.get(facet)
+        return self._floor if found is None else found
+
+    def _forget_stamps(self) -> None:
+        names = {name for _, name in self._names}
+        held = {"name": names, "tag": self._tags}
+        gone = [facet for facet in self._stamps if facet not in self._facets and facet[1] not in held.get(facet[0], ())]
+        # First the floor, then the stamps: whoever asks in between sees a change too many, never one too few.
+        self._floor = max([self._floor, *(self._stamps[facet] for facet in gone)])
+        for facet in gone:
+            del self._stamps[facet]

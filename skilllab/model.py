@@ -53,6 +53,8 @@ def freeze(value: Any) -> Any:
         return tuple(freeze(item) for item in value)
     if isinstance(value, set | frozenset):
         return frozenset(freeze(item) for item in value)
+    if isinstance(value, bytearray):
+        return bytes(value)
     return value
 
 
@@ -291,11 +293,11 @@ class SkillQuery(_QueryFields):
             text = _word("text", text)
         if author is not None:
             author = _word("author", author)
-        if tags:
+        if type(tags) is not tuple or tags:
             tags = _words("tags", tags)
-        if all_tags:
+        if type(all_tags) is not tuple or all_tags:
             all_tags = _words("all_tags", all_tags)
-        return tuple.__new__(cls, (layer, category, tags or (), all_tags or (), name, text, author, limit, offset))
+        return tuple.__new__(cls, (layer, category, tags, all_tags, name, text, author, limit, offset))
 
     def _replace(self, **conditions: Any) -> SkillQuery:
         """Returns the query with some conditions changed, checked like any other."""
@@ -304,6 +306,8 @@ class SkillQuery(_QueryFields):
     @classmethod
     def of(cls, conditions: Mapping[str, Any]) -> SkillQuery:
         """Returns the query for a mapping of conditions; an unknown field is an InvalidValueError that names the known."""
+        if not isinstance(conditions, Mapping):
+            raise InvalidValueError(f"query={conditions!r} must be a SkillQuery or a mapping of conditions")
         unknown = [str(field) for field in conditions if field not in cls._fields]
         if unknown:
             raise InvalidValueError(f"unknown condition {', '.join(unknown)}: known are {', '.join(cls._fields)}")
@@ -318,6 +322,8 @@ def _word(field: str, value: object) -> str:
 
 def _words(field: str, values: Iterable[str]) -> tuple[str, ...]:
     """Returns the distinct words in order, so that two ways to write one set are one query."""
+    if values is None:
+        return ()
     if isinstance(values, str):
         raise InvalidValueError(f"{field}={values!r} must be a list of texts; write [{values!r}]")
     try:

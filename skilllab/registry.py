@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skilllab import format as fmt
@@ -59,9 +59,12 @@ class InMemorySkillRegistry:
         elif cache is not None and not isinstance(cache, SkillCache):
             raise InvalidValueError(f"cache={cache!r} must be a SkillCache, or None for none")
         self.cache: SkillCache | None = cache
+        if catalogue is not None and not isinstance(catalogue, Mapping):
+            raise InvalidValueError(f"catalogue={catalogue!r} must be a mapping of ids to definitions, or None")
         self._catalogue = catalogue or {}
         self._timer = timer
         self._index = SkillIndex()
+        self._owner = object()  # part of every key, so that registries may share a cache and users may store in it
         self._lock = threading.RLock()
         self._acquire, self._release = self._lock.acquire, self._lock.release  # `with` costs twice as much
         self._query_count = 0
@@ -174,8 +177,9 @@ class InMemorySkillRegistry:
         if self.cache is None:
             return None
         with self._lock:
-            revision = self._index.revision_of(skill_id)
-        found: LoadedSkill | None = self.cache.get(Key(SKILL, skill_id), valid=lambda skill: skill.revision == revision)
+            revision = self._index.revision_of(_checked_id(skill_id))
+        key = Key(SKILL, (self._owner, skill_id))
+        found: LoadedSkill | None = self.cache.get(key, valid=lambda skill: skill.revision == revision)
         return found
 
     async def load(self, skill_id: str) -> LoadedSkill:
@@ -188,19 +192,19 @@ class InMemorySkillRegistry:
             return found
         definition, revision = self._at_revision(skill_id)
         skill = await asyncio.to_thread(load, definition, revision)
-        self._remember(Key(SKILL, skill_id), skill, revision)
+        self._remember(SKILL, skill_id, skill, revision)
         return skill
 
     async def check(self, skill_id: str) -> Validation:
         """Returns what keeps the skill from being loaded, if anything; cached by id and revision."""
         definition, revision = self._at_revision(skill_id)
-        key = Key(VALIDATION, skill_id)
+        key = Key(VALIDATION, (self._owner, skill_id))
         if self.cache is not None:
             found: Validation | None = self.cache.get(key, valid=lambda validation: validation.revision == revision)
             if found is not None:
                 return found
         validation = await asyncio.to_thread(check, definition, revision)
-        self._remember(key, validation, revision)
+        self._remember(VALIDATION, skill_id, validation, revision)
         return validation
 
     async def preload_skills(self, skill_ids: Iterable[str]) -> tuple[str, ...]:
@@ -209,26 +213,20 @@ class InMemorySkillRegistry:
         Raises SkillNotFoundError, naming every id that is neither registered nor in the catalogue, and
         HandlerNotRunnableError for a function that cannot be imported; nothing is registered then.
         """
-        if isinstance(skill_ids, str):
+        if isinstance(skill_ids, str) or not isinstance(skill_ids, Iterable):
             raise InvalidValueError(f"skill_ids={skill_ids!r} must be a list of ids; write [{skill_ids!r}]")
-        wanted = tuple(dict.fromkeys(skill_ids))
-        missing = tuple(skill_id for skill_id in wanted if skill_id not in self and skill_id not in self._catalogue)
-        if missing:
-            raise SkillNotFoundError(
-                f"neither registered nor in the catalogue: {', '.join(map(repr, missing))}; register them, or build the "
-                "registry with catalogue=",
-                skill_ids=missing,
-            )
-        fresh = [self._catalogue[skill_id] for skill_id in wanted if skill_id not in self]
-        for definition in fresh:
-            await asyncio.to_thread(load, definition, 0)
+        wanted = tuple(dict.fromkeys(map(_checked_id, skill_ids)))
+        fresh = self._from_catalogue([skill_id for skill_id in wanted if skill_id not in self])
         for skill_id in wanted:
             if skill_id in self:
                 await self.load(skill_id)
+        loaded = [await asyncio.to_thread(load, definition, 0) for definition in fresh]
         with self._lock:
             self._register_all(fresh)
-        for skill_id in wanted:
-            await self.load(skill_id)
+            for skill in loaded:
+                skill_id = skill.definition.id
+                revision = self._index.revision_of(skill_id)
+                self._remember(SKILL, skill_id, replace(skill, revision=revision), revision)
         return wanted
 
     # keeping
@@ -250,7 +248,7 @@ class InMemorySkillRegistry:
     # inside
 
     def _cached(self, query: SkillQuery, cache: SkillCache) -> Page:
-        key = Key(QUERY, query)
+        key = Key(QUERY, (self._owner, query))
         page: Page | None = cache.get(key, valid=lambda page: self._index.unchanged_since(page.as_of, query))
         if page is None:
             with self._lock:
@@ -260,7 +258,7 @@ class InMemorySkillRegistry:
 
     def _require(self, skill_id: str) -> SkillDefinition:
         with self._lock:
-            found = self._index.get(skill_id)
+            found = self._index.get(_checked_id(skill_id))
         if found is None:
             raise SkillNotFoundError(f"no skill {skill_id!r} is registered; register it first", skill_ids=(skill_id,))
         return found
@@ -269,18 +267,34 @@ class InMemorySkillRegistry:
         with self._lock:
             return self._require(skill_id), self._index.revision_of(skill_id)
 
-    def _remember(self, key: Key, value: object, revision: int) -> None:
+    def _remember(self, kind: str, skill_id: str, value: object, revision: int) -> None:
         """Caches what was made from a definition, unless the definition changed meanwhile."""
         if self.cache is None:
             return
         with self._lock:
-            if self._index.revision_of(str(key.value)) == revision:
-                self.cache.set(key, value)
+            if self._index.revision_of(skill_id) == revision:
+                self.cache.set(Key(kind, (self._owner, skill_id)), value)
 
     def _forget(self, skill_id: str) -> None:
         if self.cache is not None:
-            self.cache.delete(Key(SKILL, skill_id))
-            self.cache.delete(Key(VALIDATION, skill_id))
+            for kind in (SKILL, VALIDATION):
+                self.cache.delete(Key(kind, (self._owner, skill_id)))
+
+    def _from_catalogue(self, skill_ids: list[str]) -> list[SkillDefinition]:
+        missing = tuple(skill_id for skill_id in skill_ids if skill_id not in self._catalogue)
+        if missing:
+            raise SkillNotFoundError(
+                f"neither registered nor in the catalogue: {', '.join(map(repr, missing))}; register them, or build the "
+                "registry with catalogue=",
+                skill_ids=missing,
+            )
+        found = [definition_of(self._catalogue[skill_id]) for skill_id in skill_ids]
+        for skill_id, definition in zip(skill_ids, found, strict=True):
+            if definition.id != skill_id:
+                raise InvalidValueError(
+                    f"the catalogue has {definition.id!r} under {skill_id!r}: write the id of the definition"
+                )
+        return found
 
     def _register_all(self, definitions: list[SkillDefinition]) -> None:
         added: list[str] = []
@@ -293,6 +307,12 @@ class InMemorySkillRegistry:
             for skill_id in added:
                 self._index.remove(skill_id)
             raise
+
+
+def _checked_id(skill_id: Any) -> str:
+    if not isinstance(skill_id, str):
+        raise InvalidValueError(f"skill_id={skill_id!r} must be the id of a skill, as text")
+    return skill_id
 
 
 def _checked(skill: Any) -> SkillDefinition:
@@ -310,8 +330,4 @@ def _one_query(query: Any, by_keyword: SkillQuery, unknown: dict[str, Any]) -> S
         raise InvalidValueError(
             f"a query and conditions as keywords were given, {query!r} and {by_keyword!r}: give one of them"
         )
-    if isinstance(query, SkillQuery):
-        return query
-    if not isinstance(query, Mapping):
-        raise InvalidValueError(f"query={query!r} must be a SkillQuery or a mapping of conditions")
-    return SkillQuery.of(query)
+    return query if isinstance(query, SkillQuery) else SkillQuery.of(query)

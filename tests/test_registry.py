@@ -327,6 +327,8 @@ class TestDiscover:
             ({"offset": -1}, "offset=-1 must be"),
             ({"tags": "io"}, r"tags='io' must be a list of texts; write \['io'\]"),
             ({"all_tags": ["io", 3]}, "must be a list of texts"),
+            ({"tags": 0}, "tags=0 must be a list of texts"),
+            ({"all_tags": ""}, "all_tags='' must be a list of texts"),
             ({"category": 3}, "category=3 must be text or None"),
             ({"colour": "red"}, "unknown condition colour: known are layer, category"),
         ],
@@ -553,3 +555,111 @@ class TestMetrics:
 def test_words_are_the_same_in_every_form(text):
     """Folding case or composing accents beforehand changes no word."""
     assert words_of(text) == words_of(text.casefold())
+
+
+class TestSharing:
+    """One cache for several registries and for the user's own entries."""
+
+    def test_registries_that_share_a_cache_do_not_meet(self):
+        """Neither pages nor loaded skills of one are served by another, an empty one included."""
+        cache = SkillCache()
+        one, other = InMemorySkillRegistry(cache), InMemorySkillRegistry(cache)
+
+        async def main():
+            await one.register(define("s", category="x", handler="json:loads"))
+            await one.discover(category="x")
+            assert (await other.discover(category="x")).total == 0
+            await other.register(define("s", category="x", handler="json:dumps", description="other"))
+            await one.load("s")
+            return (await other.discover(category="x"))[0].description, (await other.load("s")).function.__name__
+
+        assert run(main()) == ("other", "dumps")
+
+    def test_what_users_store_does_not_meet_what_the_registry_stores(self):
+        """A list of the user's own under a generated key, and a skill under an id, leave discover and load alone."""
+        registry = registry_of(define("s", category="x", handler="json:loads"))
+        registry.cache.cache_query(SkillCache.generate_query_key({"category": "x"}), ["mine"])
+        registry.cache.cache_skill("s", "mine")
+        assert run(registry.discover(category="x")).total == 1
+        assert run(registry.load("s")).function.__name__ == "loads"
+        assert registry.cache.get_skill("s") == "mine"
+
+
+def test_a_changed_query_is_checked_like_any_other():
+    """_replace takes the next offset of a page, and refuses what SkillQuery refuses."""
+    query = SkillQuery(category="x", tags=["b", "a"])
+    assert query._replace(offset=3) == SkillQuery(category="x", tags=["a", "b"], offset=3)
+    for change in ({"offset": None}, {"limit": -2}, {"tags": "a"}, {"colour": 1}):
+        with pytest.raises(InvalidValueError):
+            query._replace(**change)
+
+
+class TestForgetting:
+    """What is gone leaves nothing behind that grows."""
+
+    def test_stamps_of_facets_that_are_gone_are_forgotten(self):
+        """After many skills with names of their own came and went, optimize leaves no stamp of theirs."""
+        registry = registry_of(define("stays"))
+
+        async def churn():
+            for number in range(200):
+                await registry.register(define(f"s{number}", author=f"a{number}", tags=[f"t{number}"]))
+                await registry.unregister(f"s{number}")
+
+        run(churn())
+        registry.optimize()
+        assert len(registry._index._stamps) <= 5
+
+    def test_forgetting_makes_no_old_answer_true_again(self):
+        """A page cached before its only skill went is not served after optimize forgot the stamps."""
+        registry = registry_of(define("a", category="x", tags=["t"], author="ann"))
+
+        async def main():
+            for asked in ({"category": "x"}, {"tags": ["t"]}, {"author": "ann"}, {"name": "skill a"}):
+                assert (await registry.discover(asked)).total == 1
+            await registry.unregister("a")
+            registry.optimize()
+            return [
+                (await registry.discover(asked)).total
+                for asked in ({"category": "x"}, {"tags": ["t"]}, {"author": "ann"}, {"name": "skill a"})
+            ]
+
+        assert run(main()) == [0, 0, 0, 0]
+
+
+class TestBadIds:
+    """Ids are text."""
+
+    @pytest.mark.parametrize("skill_id", [5, None, ["a"], {}])
+    def test_an_id_that_is_no_text_is_refused(self, skill_id):
+        """resolve, load, check, unregister and preload_skills name the value."""
+        registry = registry_of(define("a"))
+        calls = (
+            lambda: registry.resolve(skill_id),
+            lambda: registry.load(skill_id),
+            lambda: registry.check(skill_id),
+            lambda: registry.unregister(skill_id),
+            lambda: registry.preload_skills([skill_id]),
+        )
+        for call in calls:
+            with pytest.raises(InvalidValueError, match="skill_id="):
+                run(call())
+
+    def test_a_catalogue_and_a_list_must_be_what_they_are(self):
+        """A number is neither a catalogue nor a list of ids, and a catalogue calls each definition by its id."""
+        with pytest.raises(InvalidValueError, match="catalogue=5"):
+            InMemorySkillRegistry(catalogue=5)
+        with pytest.raises(InvalidValueError, match="skill_ids=5"):
+            run(registry_of().preload_skills(5))
+        registry = InMemorySkillRegistry(catalogue={"alias": double.definition})
+        with pytest.raises(InvalidValueError, match="'double' under 'alias'"):
+            run(registry.preload_skills(["alias"]))
+        assert len(registry) == 0
+
+    def test_preloading_fails_before_it_registers(self):
+        """A registered skill that cannot be loaded keeps the others of the list out as well."""
+        registry = InMemorySkillRegistry(catalogue={"double": double.definition})
+        run(registry.register(define("bad", handler="no.such.module:function")))
+        with pytest.raises(HandlerNotRunnableError):
+            run(registry.preload_skills(["double", "bad"]))
+        assert "double" not in registry
