@@ -9,25 +9,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skilllab.cache import (
-        UNSET,
-        CacheStats,
-        LRUStore,
-        SkillCache,
-        canonical_key,
-        single_flight,
+    from skilllab.cache import UNSET, CacheStats, LRUStore, SkillCache, canonical_key, single_flight
+    from skilllab.define import http_skill, skill
+    from skilllab.demo import DemoServer, DemoSettings
+    from skilllab.engine import (
+        CircuitBreaker,
+        ConcurrencyLimit,
+        FunctionOptions,
+        GuardOptions,
+        HttpOptions,
+        LayeredExecutionEngine,
     )
-    from skilllab.define import skill
-    from skilllab.engine import LayeredExecutionEngine
+    from skilllab.engine.batching import RequestBatcher
+    from skilllab.engine.bulk import process_batch
+    from skilllab.engine.pools import ConnectionPool
+    from skilllab.engine.resources import ResourceManager
+    from skilllab.engine.tracking import ResourceTracker
     from skilllab.errors import SkilllabError
     from skilllab.experiments.simulation import miss_ratio_curve, simulate
-    from skilllab.model import (
-        ExecutionResult,
-        Page,
-        ResourceLimits,
-        SkillDefinition,
-        SkillQuery,
-    )
+    from skilllab.model import Page, ResourceLimits, SkillDefinition, SkillQuery
+    from skilllab.outcome import ExecutionEvent, ExecutionResult
     from skilllab.panels import CachePanel
     from skilllab.registry import InMemorySkillRegistry
     from skilllab.report import finding
@@ -41,12 +42,24 @@ __all__ = [
     "UNSET",
     "CachePanel",
     "CacheStats",
+    "CircuitBreaker",
+    "ConcurrencyLimit",
+    "ConnectionPool",
+    "DemoServer",
+    "DemoSettings",
+    "ExecutionEvent",
     "ExecutionResult",
+    "FunctionOptions",
+    "GuardOptions",
+    "HttpOptions",
     "InMemorySkillRegistry",
     "LRUStore",
     "LayeredExecutionEngine",
     "Page",
+    "RequestBatcher",
     "ResourceLimits",
+    "ResourceManager",
+    "ResourceTracker",
     "SkillCache",
     "SkillDefinition",
     "SkillQuery",
@@ -55,7 +68,9 @@ __all__ = [
     "builtin",
     "canonical_key",
     "finding",
+    "http_skill",
     "miss_ratio_curve",
+    "process_batch",
     "read_catalogue",
     "simulate",
     "single_flight",
@@ -65,12 +80,24 @@ __all__ = [
 _HOME = {
     "CachePanel": "panels",
     "CacheStats": "cache",
-    "ExecutionResult": "model",
+    "CircuitBreaker": "engine",
+    "ConcurrencyLimit": "engine",
+    "ConnectionPool": "engine.pools",
+    "DemoServer": "demo",
+    "DemoSettings": "demo",
+    "ExecutionEvent": "outcome",
+    "ExecutionResult": "outcome",
+    "FunctionOptions": "engine",
+    "GuardOptions": "engine",
+    "HttpOptions": "engine",
     "InMemorySkillRegistry": "registry",
     "LRUStore": "cache",
     "LayeredExecutionEngine": "engine",
     "Page": "model",
+    "RequestBatcher": "engine.batching",
     "ResourceLimits": "model",
+    "ResourceManager": "engine.resources",
+    "ResourceTracker": "engine.tracking",
     "SkillCache": "cache",
     "SkillDefinition": "model",
     "SkillQuery": "model",
@@ -80,7 +107,9 @@ _HOME = {
     "builtin": "skills",
     "canonical_key": "cache",
     "finding": "report",
+    "http_skill": "define",
     "miss_ratio_curve": "experiments.simulation",
+    "process_batch": "engine.bulk",
     "read_catalogue": "skills.catalogue",
     "simulate": "experiments.simulation",
     "single_flight": "cache",

@@ -1,9 +1,14 @@
-"""The command line: `skilllab run` runs the notebooks and writes the offline page, `skilllab lab` opens JupyterLab."""
+"""The command line.
+
+`skilllab run` runs the notebooks and writes the offline page, `skilllab lab` opens JupyterLab, `skilllab demo` is an API.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from skilllab import format as fmt
 from skilllab.errors import InvalidValueError, SkilllabError
+from skilllab.settings import DEMO_PORT
 
 if TYPE_CHECKING:
     from skilllab.report.runner import NotebookRun
@@ -70,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
 
     lab = commands.add_parser("lab", parents=[folder], help="open JupyterLab; further options go to JupyterLab")
     lab.set_defaults(handler=_lab, takes_rest=True)
+
+    demo = commands.add_parser("demo", help="serve the demo API on this machine, for the catalogue's API skills")
+    demo.add_argument("--port", type=int, default=DEMO_PORT, help="port of 127.0.0.1, 0 for any free one (%(default)s)")
+    demo.set_defaults(handler=_demo, takes_rest=False)
     return parser
 
 
@@ -140,6 +150,25 @@ def _lab(options: argparse.Namespace) -> int:
     if not browser:
         print("No display here: open the address that JupyterLab prints below.", file=sys.stderr, flush=True)
     os.execv(command[0], command)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    asyncio.run(_serve_demo(options.port))
+    return SUCCESS
+
+
+async def _serve_demo(port: int) -> None:
+    """Serves the demo API until the terminal or the system asks to stop, and says where and how much."""
+    from skilllab.demo.server import DemoServer
+
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    async with DemoServer(port=port) as server:
+        print(f"The demo API answers at {server.url} until Ctrl-C, for example {server.url}/users/17", flush=True)
+        await asked.wait()
+        served = (await server.statistics()).count()
+    print(f"\nStopped after {_plural(served, 'request')}.", flush=True)
 
 
 def _plural(count: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 SkilllabError
 ├── InvalidValueError (ValueError)            an argument
 │   └── InvalidParametersError                the parameters of a skill call
+│       └── CacheKeyError                     a cache key that the parameters do not have
 ├── InvalidDefinitionError (ValueError)       a skill definition
 ├── DuplicateSkillError (ValueError)          an id or a name that is taken
 ├── SkillNotFoundError (LookupError)          an id that nobody registered
@@ -13,6 +14,19 @@ SkilllabError
     ├── LimitNotEnforceableError              a limit that nothing here can hold
     ├── HandlerNotRunnableError               a handler that no runner takes, or that cannot be imported
     ├── EngineClosedError                     an engine after aclose()
+    ├── WrongLoopError                        an engine of another event loop
+    ├── QueueFullError                        no place, and no room to wait for one
+    ├── CircuitOpenError                      a skill that failed too often just now
+    ├── ExecutionTimeoutError (TimeoutError)  a caller that waited long enough
+    ├── ExecutionCancelledError               engine.cancel()
+    ├── LimitExceededError                    more of a resource than a limit allows
+    ├── BatchError                            a batch whose answers do not match its items
+    ├── LeaseError                            a connection that a pool cannot give
+    ├── SecretError                           an environment variable that is not set
+    ├── HostNotAllowedError                   a URL outside the allowed hosts
+    ├── TransportError (ConnectionError)      a connection that failed, an answer cut off
+    ├── HttpStatusError                       an answer that says error
+    ├── InvalidResponseError                  an answer that cannot be read
     └── SkillFailedError                      the skill's own code raised
         └── InvalidOutputError                what it returned does not fit its output schema
 
@@ -45,6 +59,10 @@ class InvalidParametersError(InvalidValueError):
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self.args, {"skill_id": self.skill_id, "path": self.path})
+
+
+class CacheKeyError(InvalidParametersError):
+    """Raised when the parameters of a call do not have the path that the skill's cache_key names."""
 
 
 class InvalidDefinitionError(SkilllabError, ValueError):
@@ -93,7 +111,13 @@ class SingleFlightError(SkilllabError, RuntimeError):
 
 
 class ExecutionError(SkilllabError):
-    """Raised when one execution of a skill fails; the base of the reasons below."""
+    """Raised when one execution of a skill fails; the base of the reasons below.
+
+    `trips_breaker` says what it tells a circuit breaker: True that the skill failed, False that it works (it answered,
+    if not as hoped), None nothing.
+    """
+
+    trips_breaker: bool | None = None
 
 
 class LimitNotEnforceableError(ExecutionError):
@@ -115,8 +139,108 @@ class EngineClosedError(ExecutionError):
     """Raised when an engine is used after `aclose()`."""
 
 
+class WrongLoopError(ExecutionError):
+    """Raised when an engine is used on another event loop than the one that first used it."""
+
+
+class QueueFullError(ExecutionError):
+    """Raised when every place is taken and as many calls wait as may; `limit` and `waiting` say how many."""
+
+    def __init__(self, message: str, *, limit: int, waiting: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.waiting = waiting
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"limit": self.limit, "waiting": self.waiting})
+
+
+class CircuitOpenError(ExecutionError):
+    """Raised when a skill failed too often just now; it is tried again in `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"retry_after": self.retry_after})
+
+
+class ExecutionTimeoutError(ExecutionError, TimeoutError):
+    """Raised when the caller waited for `timeout` seconds, in the `stage` "queue" or "run"."""
+
+    trips_breaker = True
+
+    def __init__(self, message: str, *, timeout: float, stage: str) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+        self.stage = stage
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"timeout": self.timeout, "stage": self.stage})
+
+
+class ExecutionCancelledError(ExecutionError):
+    """Raised when an execution is ended by `engine.cancel`, or by closing the engine."""
+
+
+class LimitExceededError(ExecutionError):
+    """Raised when a skill used more of a resource than its `limit` allows; `allowed` and `used` in the limit's unit."""
+
+    trips_breaker = True
+
+    def __init__(self, message: str, *, limit: str, allowed: float, used: float | None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.allowed = allowed
+        self.used = used
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"limit": self.limit, "allowed": self.allowed, "used": self.used})
+
+
+class BatchError(ExecutionError):
+    """Raised when a batch function does not answer each of its items; every call of the batch fails with it."""
+
+
+class LeaseError(ExecutionError):
+    """Raised when a pool cannot give a connection: no pool has the name, it is closed, or opening one failed."""
+
+
+class SecretError(ExecutionError):
+    """Raised when the environment variable of a secret is not set; names the variable, never a value."""
+
+
+class HostNotAllowedError(ExecutionError):
+    """Raised when a request or a redirect would go to a host that the skill or the engine does not allow."""
+
+
+class TransportError(ExecutionError, ConnectionError):
+    """Raised when a server cannot be reached, or a connection breaks before the whole answer came."""
+
+    trips_breaker = True
+
+
+class HttpStatusError(ExecutionError):
+    """Raised when a server answers with a `status` of 400 or more; a server's own failure counts against the skill."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+        self.trips_breaker = status >= 500 or status in (408, 429)
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"status": self.status})
+
+
+class InvalidResponseError(ExecutionError):
+    """Raised when an answer is not what the skill says it is: no JSON, broken compression, a path that is not there."""
+
+
 class SkillFailedError(ExecutionError):
     """Raised when the skill's own code raised; the original error is the `__cause__`."""
+
+    trips_breaker = False
 
 
 class InvalidOutputError(SkillFailedError):

@@ -14,13 +14,14 @@ from skilllab.schema import Validator
 
 @dataclass(frozen=True, slots=True)
 class LoadedSkill:
-    """A definition at one revision, with its function (None unless the handler is one) and compiled schemas."""
+    """A definition at one revision, with its function and batch function (None without) and compiled schemas."""
 
     definition: SkillDefinition
     revision: int
     function: Callable[..., Any] | None
     check_input: Validator
     check_output: Validator | None
+    batch: Callable[..., Any] | None = None
 
     def __deepcopy__(self, memo: object) -> LoadedSkill:
         return self
@@ -50,8 +51,11 @@ def load(definition: SkillDefinition, revision: int) -> LoadedSkill:
     """
     check_input, check_output = compile_schemas(definition)
     handler = definition.handler
-    function = import_function(handler, definition.id) if isinstance(handler, FunctionHandler) else None
-    return LoadedSkill(definition, revision, function, check_input, check_output)
+    if not isinstance(handler, FunctionHandler):
+        return LoadedSkill(definition, revision, None, check_input, check_output)
+    function = import_function(handler.target, handler.function, definition.id)
+    batch = None if handler.batch is None else import_function(handler.batch, handler.batch_function, definition.id)
+    return LoadedSkill(definition, revision, function, check_input, check_output, batch)
 
 
 def check(definition: SkillDefinition, revision: int) -> Validation:
@@ -72,28 +76,25 @@ def compile_schemas(definition: SkillDefinition) -> tuple[Validator, Validator |
     return check_input, Validator(definition.output_schema, skill_id=definition.id, field="output_schema", of="output")
 
 
-def import_function(handler: FunctionHandler, skill_id: str) -> Callable[..., Any]:
-    """Returns the handler's callable, imported from "package.module:name" unless it was given as one."""
-    if handler.function is not None:
-        return handler.function
-    module_name, _, name = handler.target.partition(":")
+def import_function(target: str, function: Callable[..., Any] | None, skill_id: str) -> Callable[..., Any]:
+    """Returns the callable, imported from "package.module:name" unless it was given as one."""
+    if function is not None:
+        return function
+    module_name, _, name = target.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise HandlerNotRunnableError(
-            f"skill {skill_id!r}: {handler.target!r} cannot be imported: {error}; "
+            f"skill {skill_id!r}: {target!r} cannot be imported: {error}; "
             "check the spelling and that its package is installed"
         ) from error
     except (Exception, SystemExit) as error:
         raise HandlerNotRunnableError(
-            f"skill {skill_id!r}: {handler.target!r} cannot be imported: "
-            f"its module raised {type(error).__qualname__}: {error}"
+            f"skill {skill_id!r}: {target!r} cannot be imported: its module raised {type(error).__qualname__}: {error}"
         ) from error
     if not callable(found):
-        raise HandlerNotRunnableError(
-            f"skill {skill_id!r}: {handler.target!r} is {type(found).__name__}, not a function"
-        )
-    function: Callable[..., Any] = found
-    return function
+        raise HandlerNotRunnableError(f"skill {skill_id!r}: {target!r} is {type(found).__name__}, not a function")
+    imported: Callable[..., Any] = found
+    return imported

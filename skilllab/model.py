@@ -1,4 +1,4 @@
-"""What people write (SkillDefinition, ResourceLimits: pydantic, deep-frozen; SkillQuery: a checked tuple) and what runs produce.
+"""What people write: SkillDefinition and ResourceLimits (pydantic, deep-frozen), SkillQuery (a checked tuple), and its Page.
 
 A query is made for every call of `discover`, which itself takes two microseconds: SkillQuery is therefore a tuple that
 checks its fields by hand (a pydantic model of the same fields costs more than the query).
@@ -6,19 +6,40 @@ checks its fields by hand (a pydantic model of the same fields costs more than t
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from string import Formatter
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from skilllab.errors import ExecutionError, InvalidDefinitionError, InvalidValueError
+from skilllab import settings
+from skilllab.errors import InvalidDefinitionError, InvalidValueError
 
 Layer = Literal[1, 2, 3]
 Level = Literal["none", "low", "medium", "high"]
 LAYERS = (1, 2, 3)
+_PLACEHOLDER = re.compile(r"[^\W\d][\w-]*")
+_AUTHORITY = re.compile(r"https?://([^/?#]*)")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_FRAMING = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
+)
 
 
 class FrozenDict(dict[str, Any]):
@@ -86,6 +107,103 @@ def _function_handler(value: object) -> object:
     )
 
 
+def template_pieces(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Returns a template as pairs of a text and the {placeholder} after it, None after the last text.
+
+    {{ and }} are braces. Raises ValueError for any other brace and for a name that is none.
+    """
+    pieces: list[tuple[str, str | None]] = []
+    try:
+        parsed = list(Formatter().parse(text))
+    except ValueError:
+        raise ValueError("a brace stands alone: write {name} for a parameter, and {{ or }} for a brace") from None
+    before = ""
+    for literal, name, form, conversion in parsed:
+        before += literal
+        if name is None:
+            continue
+        if form or conversion or not _PLACEHOLDER.fullmatch(name):
+            raise ValueError(f"{{{name}}} is no placeholder: a name has letters, digits, _ and - only")
+        pieces.append((before, name))
+        before = ""
+    return (*pieces, (before, None)) if before or not pieces else tuple(pieces)
+
+
+def template_names(value: Any) -> Iterator[str]:
+    """Yields the placeholders in a text, or in the texts of a mapping's values or a list, as often as they stand there."""
+    if isinstance(value, str):
+        yield from (name for _, name in template_pieces(value) if name is not None)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from template_names(item)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from template_names(item)
+
+
+def _template(value: Any) -> Any:
+    for _ in template_names(value):
+        pass
+    return value
+
+
+def _url_template(url: str) -> str:
+    found = _AUTHORITY.match(url)
+    if found is None or not found[1]:
+        raise ValueError("it names no host")
+    if "@" in found[1]:
+        raise ValueError("it holds a user or a password: send them in a header, from a secret")
+    if re.search(r"[\s\\]", found[1]):
+        raise ValueError("its host holds a space or a backslash")
+    if not any(template_names(found[1])):
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:  # reading the port checks it
+            raise ValueError("it names no host, or port 0")
+    return _template(url)  # type: ignore[no-any-return]
+
+
+def _batch_url(url: str) -> str:
+    if names := sorted(set(template_names(_url_template(url)))):
+        raise ValueError(f"{{{names[0]}}} has no place in it: the parameters of all calls are in the body")
+    return url
+
+
+def _header_templates(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
+            raise ValueError(f"{name!r} is no header that a skill may set")
+        if not isinstance(value, str) or _CONTROL.search(value):
+            raise ValueError(f"{name!r} must have a text in one line, not {value!r}")
+    return _template(headers)  # type: ignore[no-any-return]
+
+
+def _query_template(query: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in query.items():
+        if isinstance(value, Mapping):
+            raise ValueError(f"{name!r} must have a text, a number or a list of them, not an object")
+    return _template(query)  # type: ignore[no-any-return]
+
+
+def checked_hosts(hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Returns names of hosts, each "host" or "host:port"; raises ValueError for anything else."""
+    for host in hosts or ():
+        found = _HOST.fullmatch(host) if isinstance(host, str) else None
+        if found is None or int((found[2] or ":0")[1:]) > 65535:
+            raise ValueError(f'{host!r} is no host: write "api.example.org" or "127.0.0.1:8080"')
+    return hosts
+
+
+def _json_path(path: str | None) -> str | None:
+    if path is not None:
+        import jmespath  # some milliseconds to import
+
+        try:
+            jmespath.compile(path)
+        except ValueError as error:
+            raise ValueError(f"it is no JMESPath: {' '.join(str(error).split())}") from None
+    return path
+
+
 Text = Annotated[str, AfterValidator(normal_text)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S"), AfterValidator(normal_text)]
 Identifier = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
@@ -94,6 +212,8 @@ Frozen = Annotated[Mapping[str, Any], AfterValidator(freeze)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(gt=0)]
+Target = Annotated[str, Field(pattern=r"^[\w.]+:[\w.<>]+$")]
+Url = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class _Checked(BaseModel):
@@ -127,7 +247,8 @@ def definition_error(what: str, error: ValidationError, name: object = None) -> 
         field = ".".join(str(part) for part in item["loc"]) or "definition"
         inner = item.get("ctx", {}).get("error")
         if isinstance(inner, InvalidDefinitionError):  # a model inside this one has said it already
-            field, row = f"{field}.{inner.field}", f"{field}.{str(inner).partition(': ')[2]}"
+            within = f"{field}." if item["loc"] else ""
+            field, row = f"{within}{inner.field}", f"{within}{str(inner).partition(': ')[2]}"
         elif item["type"] == "missing":
             row = f"{field} is missing"
         else:
@@ -144,11 +265,19 @@ def _short(value: object, limit: int = 80) -> str:
 
 
 class FunctionHandler(_Checked):
-    """A Python function, named by "package.module:qualified.name" or given as a callable (layer 1)."""
+    """A Python function, named by "package.module:qualified.name" or given as a callable (layer 1).
+
+    batch: a second function, named the same way, that answers many calls at once: it takes a list of parameter objects
+    and returns a list with one answer for each; an exception as an answer fails that call alone.
+    leases: parameters that the engine fills with a connection from the pool of that name, for the time of the call.
+    """
 
     kind: Literal["function"] = "function"
-    target: Annotated[str, Field(pattern=r"^[\w.]+:[\w.<>]+$")]
+    target: Target
     function: Callable[..., Any] | None = Field(default=None, exclude=True, repr=False)
+    batch: Target | None = None
+    batch_function: Callable[..., Any] | None = Field(default=None, exclude=True, repr=False)
+    leases: Tags = ()
 
 
 class CommandHandler(_Checked):
@@ -165,16 +294,67 @@ class ScriptHandler(_Checked):
     source: Annotated[str, Field(min_length=1)]
 
 
+class HttpBatch(_Checked):
+    """An endpoint that answers several calls of one skill in one request.
+
+    It is sent `{items: [...]}`, each item the skill's parameters, and answers `{answers: [...]}`, one for each item in
+    order: `{"status": 200, "body": ...}`, where a status of 400 or more fails that call alone. max_size: items at most.
+    """
+
+    method: Literal["POST", "PUT"] = "POST"
+    url: Annotated[Url, AfterValidator(_batch_url)]
+    items: Name = "items"
+    answers: Name = "answers"
+    max_size: PositiveCount = settings.HTTP_BATCH_SIZE
+
+
 class HttpHandler(_Checked):
-    """A request template; {placeholders} in url, headers, query and body take parameters (layer 3)."""
+    """A request template; {placeholders} in url, headers, query and body take parameters (layer 3).
+
+    {{ and }} are braces. A part of the query, a header or a member of the body is left out when its parameter is optional
+    and not given. body: sent as JSON; a value that is a placeholder and nothing else keeps its type. response_path: a
+    JMESPath into the JSON answer. secrets: placeholders that take the value of an environment variable, by its name; they
+    may stand in headers, query and body only. allowed_hosts: "host" or "host:port" that a request or a redirect may go to;
+    None allows host and port of the URLs alone. idempotent: whether a request may be sent again after a failure; None asks
+    the method.
+    """
 
     kind: Literal["http"] = "http"
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
-    url: Annotated[str, Field(pattern=r"^https?://")]
-    headers: Frozen = FrozenDict()
-    query: Frozen = FrozenDict()
-    body: Annotated[Any, AfterValidator(freeze)] = None
-    response_path: str | None = None
+    url: Annotated[Url, AfterValidator(_url_template)]
+    headers: Annotated[Frozen, AfterValidator(_header_templates)] = FrozenDict()
+    query: Annotated[Frozen, AfterValidator(_query_template)] = FrozenDict()
+    body: Annotated[Any, AfterValidator(freeze), AfterValidator(_template)] = None
+    response_path: Annotated[str | None, AfterValidator(_json_path)] = None
+    secrets: Frozen = FrozenDict()
+    allowed_hosts: Annotated[Tags | None, AfterValidator(checked_hosts)] = Field(default=None, validate_default=True)
+    idempotent: bool | None = None
+    batch: HttpBatch | None = None
+
+    @field_validator("secrets")
+    @classmethod
+    def _secrets_stand_where_they_may(cls, secrets: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        used = {name for part in ("headers", "query", "body") for name in template_names(info.data.get(part))}
+        for name, variable in secrets.items():
+            if not isinstance(variable, str) or not variable or "=" in variable or "\0" in variable:
+                raise ValueError(f"{name!r} must have the name of an environment variable")
+            if name in template_names(info.data.get("url")):
+                raise ValueError(f"{name!r} stands in the url, which logs everywhere keep: put it into a header")
+            if name not in used:
+                raise ValueError(f"{name!r} stands nowhere: write {{{name}}} in a header, the query or the body")
+        return secrets
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _open_host_has_bounds(cls, hosts: Any, info: ValidationInfo) -> Any:
+        found = _AUTHORITY.match(info.data.get("url", ""))
+        if hosts is None and found is not None and any(template_names(found[1])):
+            raise ValueError(f"the url leaves its host open ({found[1]}): name the hosts that it may be")
+        return hosts
+
+    def placeholders(self) -> tuple[str, ...]:
+        """Returns the names in the template, secrets among them, each once and in order."""
+        return tuple(dict.fromkeys(template_names((self.url, self.headers, self.query, self.body))))
 
 
 Handler = Annotated[
@@ -214,6 +394,9 @@ class SkillDefinition(_Checked):
 
     `id` is unique in a registry, `name` within a layer. `layer` is 1 (function), 2 (sandboxed tool) or 3 (API wrapper)
     and must suit the handler. Schemas are JSON Schema (draft 2020-12). Everything inside is frozen.
+    cacheable: equal parameters give an equal output, so that an engine may keep it; cache_key: a path such as "input.hash"
+    into the parameters, or a function of them, that says which are equal (None: all of them); cache_ttl: seconds that a
+    kept output lives. max_concurrency: executions at once. timeout: seconds a caller waits. "inherit" takes the engine's.
     Raises InvalidDefinitionError, which names each offending field and value.
     """
 
@@ -230,6 +413,9 @@ class SkillDefinition(_Checked):
     output_schema: Frozen | None = None
     cacheable: bool = False
     cache_key: Name | Callable[..., Any] | None = None
+    cache_ttl: Positive | Literal["inherit"] | None = "inherit"
+    max_concurrency: PositiveCount | None = None
+    timeout: Positive | Literal["inherit"] | None = "inherit"
     streaming: bool = False
     resource_requirements: ResourceRequirements = ResourceRequirements()
     resource_limits: ResourceLimits | None = None
@@ -239,6 +425,23 @@ class SkillDefinition(_Checked):
         if self.handler is not None and LAYER_OF_HANDLER[self.handler.kind] != self.layer:
             suited = LAYER_OF_HANDLER[self.handler.kind]
             raise ValueError(f"a {self.handler.kind} handler belongs to layer {suited}, not {self.layer}")
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_suit_template(self) -> Self:
+        handler, schema = self.handler, self.input_schema
+        if not isinstance(handler, HttpHandler) or schema is None:
+            return self
+        known = schema.get("properties", FrozenDict())
+        closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+        for name in handler.placeholders():
+            why = ""
+            if name in handler.secrets and name in known:
+                why = f"{name!r} is a secret and a parameter of input_schema: give one another name"
+            elif name not in handler.secrets and name not in known and closed:
+                why = f"{{{name}}} is no parameter of input_schema, which allows no other: mend one of them"
+            if why:
+                raise InvalidDefinitionError(f"SkillDefinition: handler: {why}", field="handler")
         return self
 
     def __hash__(self) -> int:
@@ -368,46 +571,3 @@ class Page(tuple[SkillDefinition, ...]):
     def __repr__(self) -> str:
         shown = ", ".join(skill.id for skill in self[:5])
         return f"<Page of {len(self)} of {self.total} skills: {shown}{' …' if len(self) > 5 else ''}>"
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceUsage:
-    """What one execution used; None where it was not measured, with the reason in `unmeasured`."""
-
-    cpu_time: float | None = None
-    memory_used: int | None = None
-    network_requests: int | None = None
-    unmeasured: Mapping[str, str] = FrozenDict()
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionMetadata:
-    """How one execution went.
-
-    start: seconds since the epoch. duration: seconds the skill itself ran, None when it did not start (so that a refused
-    call is no fast one in any mean). overhead: seconds of all the rest, from the call to its result.
-    layer: None when the skill is unknown. isolation: what stood between skill and process, None when it did not start.
-    """
-
-    execution_id: str
-    skill_id: str
-    layer: int | None
-    isolation: str | None
-    start: float
-    duration: float | None
-    overhead: float
-    resource_usage: ResourceUsage
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionResult:
-    """The outcome of one execution: `output` when it succeeded, a typed `error` when it did not."""
-
-    output: Any
-    error: ExecutionError | Exception | None
-    metadata: ExecutionMetadata
-
-    @property
-    def success(self) -> bool:
-        """True when the skill ran to its end and its output was accepted."""
-        return self.error is None

@@ -12,6 +12,7 @@ from typing import Any
 
 from skilllab import format as fmt
 from skilllab.cache.cache import UNSET, SkillCache
+from skilllab.cache.flight import single_flight
 from skilllab.cache.keys import QUERY, SKILL, VALIDATION, Key
 from skilllab.cache.stats import CacheStats
 from skilllab.define import definition_of
@@ -172,6 +173,19 @@ class InMemorySkillRegistry:
 
     # loading
 
+    @property
+    def changes(self) -> int:
+        """The number of changes so far; while it stays, every skill is as it was."""
+        return self._index.revision
+
+    def revision(self, skill_id: str) -> int:
+        """Returns the number of the change that made the skill's definition what it is, or 0 when there is none."""
+        self._acquire()
+        try:
+            return self._index.revision_of(skill_id)
+        finally:
+            self._release()
+
     def loaded(self, skill_id: str) -> LoadedSkill | None:
         """Returns the skill ready to run if the cache has it at its present revision, else None."""
         if self.cache is None:
@@ -190,10 +204,7 @@ class InMemorySkillRegistry:
         found = self.loaded(skill_id)
         if found is not None:
             return found
-        definition, revision = self._at_revision(skill_id)
-        skill = await asyncio.to_thread(load, definition, revision)
-        self._remember(SKILL, skill_id, skill, revision)
-        return skill
+        return await self._load(*self._at_revision(skill_id))
 
     async def check(self, skill_id: str) -> Validation:
         """Returns what keeps the skill from being loaded, if anything; cached by id and revision."""
@@ -255,6 +266,13 @@ class InMemorySkillRegistry:
                 page = self._index.find(query)
             cache.set(key, page)
         return page
+
+    @single_flight(key=lambda self, definition, revision: (self._owner, definition.id, revision))
+    async def _load(self, definition: SkillDefinition, revision: int) -> LoadedSkill:
+        """Imports and compiles a definition once for all who ask at the same time."""
+        skill = await asyncio.to_thread(load, definition, revision)
+        self._remember(SKILL, definition.id, skill, revision)
+        return skill
 
     def _require(self, skill_id: str) -> SkillDefinition:
         with self._lock:

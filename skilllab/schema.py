@@ -68,29 +68,50 @@ def reason(offence: Any) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON // 2]} … {text[-_LONGEST_REASON // 2 :]}"
 
 
-def parameter_schema(function: Callable[..., Any], skill_id: str) -> Schema:
+def parameter_schema(function: Callable[..., Any], skill_id: str, *, without: Iterable[str] = ()) -> Schema:
     """Returns the JSON Schema of a function's parameters, taken by name from an object.
 
     Hints must be JSON types (str, int, float, bool, None, list, dict, tuple, Literal, TypedDict, unions of these), as
     a skill receives what came as JSON, unchanged; `Annotated[int, Field(ge=0)]` adds bounds.
+    without: parameters that no caller gives; they are no part of the schema and may have any hint, or none.
     Raises InvalidDefinitionError for a missing or other hint and for positional-only or star parameters.
     """
-    hints = _hints(function, skill_id)
+    without = frozenset(without)
+    hints = _hints(function, skill_id, without)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
             _refuse(skill_id, f"parameter {parameter} cannot be given by name; write it as a plain parameter")
+        if name in without:
+            continue
         if name not in hints:
             _refuse(skill_id, f"parameter {name!r} has no type hint; add one, as in `{name}: str`")
         _require_json(hints[name], skill_id, name)
-    return _generate(function, skill_id)
+    return _generate(_stand_in(function, hints, without) if without else function, skill_id)
 
 
-def return_schema(function: Callable[..., Any], skill_id: str) -> Schema | None:
-    """Returns the JSON Schema of a function's return hint, or None when it has none or is no JSON type."""
-    hint = _hints(function, skill_id).get("return", Any)
+def return_schema(function: Callable[..., Any], skill_id: str, *, without: Iterable[str] = ()) -> Schema | None:
+    """Returns the JSON Schema of a function's return hint, or None when it has none or is no JSON type.
+
+    without: parameters whose hints are not read.
+    """
+    hint = _hints(function, skill_id, frozenset(without)).get("return", Any)
     if hint is Any or not _is_json(hint):
         return None
     return _generate(hint, skill_id)
+
+
+def _stand_in(function: Callable[..., Any], hints: Mapping[str, Any], without: frozenset[str]) -> Callable[..., Any]:
+    """Returns a function with the same signature but for some parameters; it is looked at, never called."""
+    signature = inspect.signature(function)
+    kept = [parameter for name, parameter in signature.parameters.items() if name not in without]
+
+    def stand_in() -> None:
+        return None
+
+    stand_in.__name__ = getattr(function, "__name__", "function")
+    stand_in.__annotations__ = dict(hints)
+    stand_in.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    return stand_in
 
 
 def _generate(source: Any, skill_id: str) -> Schema:
@@ -121,9 +142,14 @@ def _refuse_remote(uri: str) -> NoReturn:
     raise ValueError(f"it refers to {uri}: write the part out under $defs")
 
 
-def _hints(function: Callable[..., Any], skill_id: str) -> dict[str, Any]:
+def _hints(function: Callable[..., Any], skill_id: str, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    annotated: Any = function
+    if without:  # a name that only a type checker imports may stand in the hint of what is left out
+        annotations = {name: hint for name, hint in function.__annotations__.items() if name not in without}
+        namespace = inspect.unwrap(function).__globals__
+        annotated = types.SimpleNamespace(__annotations__=annotations, __globals__=namespace)
     try:
-        return typing.get_type_hints(function, include_extras=True)
+        return typing.get_type_hints(annotated, include_extras=True)
     except (NameError, TypeError) as error:
         _refuse(skill_id, f"a type hint of {getattr(function, '__name__', function)!r} cannot be read: {error}")
 

@@ -26,8 +26,110 @@ VALIDATION_TTL = 300.0
 CELL_TIMEOUT = 300.0
 """Seconds a notebook cell may take when run headless: far beyond any honest cell, so only a hang meets it."""
 
+TIMEOUT = 30.0
+"""Seconds a caller waits for an execution, queue and retries included: longer than any call an agent should wait for."""
+
+CANCEL_GRACE = 1.0
+"""Seconds a cancelled skill may clean up before it is left behind: room to close a connection, not to carry on."""
+
+ENGINE_CONCURRENCY = 1000
+"""Executions of an engine at once: far above what helps, so that only a runaway fan-out meets it."""
+
+QUEUE_SIZE = 10_000
+"""Calls that may wait for a place: beyond it a call is refused, since it would wait longer than anyone does."""
+
+BREAKER_FAILURES = 5
+"""Failures in a row that open a circuit breaker: more than one unlucky minute of retries, fewer than an outage costs."""
+
+BREAKER_RECOVERY = 60.0
+"""Seconds an open breaker waits before its probe: the time a service needs to restart."""
+
+RESULT_CACHE_SIZE = 2000
+"""Results an engine keeps of skills that say cacheable."""
+
+RESULT_TTL = 600.0
+"""Seconds a kept result of a function or tool lives unless its skill says otherwise."""
+
+HTTP_RESULT_TTL = 300.0
+"""Seconds a kept answer of an API lives unless its skill says otherwise: five minutes bound how old it may be."""
+
+SLOW_STEP = 0.05
+"""Seconds of one step on the event loop that are reported as blocking: everything else on the loop waited as long."""
+
 FUNCTION_THREADS = 32
 """Plain functions at once: they mostly wait for files, and more threads only share one interpreter lock."""
+
+FUNCTION_BATCH_SIZE = 100
+"""Calls of a batch function at most: the memory of a batch is bounded, and its gain is nearly all there."""
+
+FUNCTION_BATCH_WAIT = 0.002
+"""Seconds a call waits for others to share a batch with: little beside what a batch saves."""
+
+BATCH_SIZE = 10
+"""Items that a RequestBatcher or process_batch takes together."""
+
+BATCH_WAIT = 0.1
+"""Seconds a RequestBatcher waits for its batch to fill."""
+
+BATCH_PAUSE = 0.01
+"""Seconds process_batch rests between batches, so that others get their turn."""
+
+POOL_SIZE = 5
+"""Connections of a pool: what a small database serves well at once."""
+
+POOL_IDLE = 60.0
+"""Seconds a pool keeps a connection that nobody uses: longer than a pause between calls, shorter than servers wait."""
+
+HTTP_SOCKETS = 15
+"""Connections of an engine to APIs at once."""
+
+HTTP_RETRIES = 3
+"""Times that a request which may be repeated is repeated."""
+
+HTTP_BACKOFF = 1.0
+"""Seconds before the first repetition; each later one waits twice as long, jittered."""
+
+HTTP_BATCH_SIZE = 5
+"""Calls that one request to a batch endpoint carries."""
+
+HTTP_BATCH_WAIT = 0.005
+"""Seconds a call waits for others to share a request with."""
+
+HTTP_MAX_BYTES = 10 * 2**20
+"""Bytes of an answer, decompressed, unless max_file_size says otherwise: more would be kept in memory for one call."""
+
+HTTP_REDIRECTS = 5
+"""Redirects that one request follows."""
+
+HTTP_TIMEOUT = 30.0
+"""Seconds that one request may take, from its connection to the last byte of its answer."""
+
+HTTP_MAX_BACKOFF = 60.0
+"""Seconds that a repetition waits at most; a server that asks for more is not asked again."""
+
+HTTP_KEEP_ALIVE = 15.0
+"""Seconds that an idle connection is kept: mostly less than servers keep it, so that it seldom turns out to be closed."""
+
+DEMO_PORT = 8765
+"""Port of `skilllab demo`: the one that the API skills of the shipped catalogue name."""
+
+DEMO_BATCH_MAX = 100
+"""Items of one request to the demo server's batch endpoint; more are refused."""
+
+DEMO_ITEM_SHARE = 0.05
+"""Share of one service time that each item of a batch adds: a batch of 10 costs 1.5 requests instead of 10."""
+
+DEMO_LOG = 10_000
+"""Served requests whose times the demo server remembers: about 2 MiB."""
+
+DEMO_MAX_BYTES = 64 * 2**20
+"""Bytes that the demo server answers with at most: beyond every limit that a client should hold."""
+
+DEMO_START = 30.0
+"""Seconds that the demo server's process may take to say that it is ready: far beyond a cold import."""
+
+DEMO_GRACE = 2.0
+"""Seconds that the demo server's process may take to end by itself before it is killed."""
 
 FILE_MAX_BYTES = 10 * 2**20
 """Bytes of a file that built-in skills read or search unless told otherwise: beyond 10 MiB it is data, not text."""

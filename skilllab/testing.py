@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
+from skilllab.engine.execution import Execution
 from skilllab.errors import InvalidValueError
-from skilllab.loading import LoadedSkill
-from skilllab.model import ResourceLimits, ResourceUsage
+from skilllab.model import ResourceLimits
+from skilllab.outcome import ResourceUsage
 
 
 class FakeClock:
@@ -27,10 +29,12 @@ class FakeClock:
 
 
 class FakeRunner:
-    """A runner that notes each call and returns what `answer(skill_id, params)` returns, or raises what that raises."""
+    """A runner that notes each call and returns what `answer(skill_id, params)` returns, or raises what that raises.
+
+    An answer that is awaitable is awaited; the chunks of a stream are those that the answer iterates over.
+    """
 
     isolation = "fake"
-    usage = ResourceUsage()
 
     def __init__(
         self, answer: Callable[[str, dict[str, Any]], Any] = lambda *_: None, enforces: Iterable[str] = ()
@@ -40,9 +44,15 @@ class FakeRunner:
         self.closed = 0
         self._answer = answer
 
-    async def run(self, skill: LoadedSkill, params: dict[str, Any], limits: ResourceLimits | None) -> Any:
-        self.calls.append((skill.definition.id, params, limits))
-        return self._answer(skill.definition.id, params)
+    async def run(self, execution: Execution) -> Any:
+        self.calls.append((execution.skill_id, execution.params, execution.limits))
+        execution.usage = ResourceUsage()
+        answer = self._answer(execution.skill_id, execution.params)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def stream(self, execution: Execution) -> AsyncIterator[Any]:
+        for chunk in await self.run(execution):
+            yield chunk
 
     async def aclose(self) -> None:
         self.closed += 1

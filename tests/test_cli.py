@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nbformat
 import pytest
@@ -166,3 +169,44 @@ def test_interrupt_ends_the_kernel(tmp_path: Path) -> None:
     assert (process.returncode, out, err.strip()) == (130, "", "skilllab: interrupted")
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_serves_until_asked_to_stop(number: signal.Signals) -> None:
+    """`skilllab demo` prints its address, answers there, and ends with 0 on Ctrl-C or when told to terminate."""
+    command = [sys.executable, "-m", "skilllab.cli", "demo", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        example = said.split()[-1]
+        assert example.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(example, timeout=30) as answer:
+            assert json.load(answer)["id"] == 17
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out.strip(), err) == (0, "Stopped after 1 request.", "")
+
+
+def test_demo_takes_the_catalogues_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --port it listens where the API skills of the shipped catalogue look for it."""
+    seen: list[int] = []
+
+    async def fake(port: int) -> None:
+        seen.append(port)
+
+    monkeypatch.setattr("skilllab.cli._serve_demo", fake)
+    assert main(["demo"]) == 0
+    catalogue = json.loads((Path(__file__).parent.parent / "data" / "catalogue.json").read_text(encoding="utf-8"))
+    urls = {skill["handler"]["url"] for skill in catalogue["skills"] if skill["layer"] == 3}
+    assert {urlsplit(url).port for url in urls} == set(seen)
+
+
+def test_demo_names_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port that is taken or none at all is a wrong call, told with its number."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["demo", "--port", str(port)]) == 2
+    assert f"port={port} is in use" in capsys.readouterr().err
+    assert main(["demo", "--port", "99999"]) == 2
+    assert "port=99999 must be" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
@@ -96,6 +97,83 @@ def test_everything_can_be_said() -> None:
         needs,
     )
     assert definition.output_schema is None
+
+
+def test_how_it_runs_can_be_said() -> None:
+    """Time to live, places and timeout are the definition's; left out they are the engine's."""
+
+    @skill(id="a", cacheable=True, cache_ttl=5.0, max_concurrency=3, timeout=None)
+    def function(x: int) -> int:
+        return x
+
+    definition, plain = function.definition, slow_answer.definition
+    assert (definition.cache_ttl, definition.max_concurrency, definition.timeout) == (5.0, 3, None)
+    assert (plain.cache_ttl, plain.max_concurrency, plain.timeout) == ("inherit", None, "inherit")
+    assert skill(id="b", cache_ttl=None, timeout=0.5)(lambda_free).definition.timeout == 0.5
+
+
+def lambda_free(x: int) -> int:
+    return x
+
+
+async def count_many(items: list[dict[str, Any]], db: Any) -> list[int]:
+    return [len(items)] * len(items)
+
+
+@skill(id="leased", leases=["db"], batch=count_many)
+async def leased(table: str, db: sqlite3.Connection) -> int:
+    """Counts rows."""
+    ((rows,),) = db.execute(f"SELECT count(*) FROM {table}")
+    return int(rows)
+
+
+def test_leases_are_no_part_of_the_schema() -> None:
+    """What the engine fills in, no caller gives: it may have any hint; the batch function is found by its name as well."""
+    definition = leased.definition
+    assert definition.input_schema == {
+        "type": "object",
+        "properties": {"table": {"type": "string"}},
+        "required": ("table",),
+        "additionalProperties": False,
+    }
+    assert definition.output_schema == {"type": "integer"}
+    assert isinstance(definition.handler, FunctionHandler)
+    assert definition.handler.leases == ("db",)
+    assert definition.handler.batch == f"{__name__}:count_many"
+    assert load(definition, 1).batch is count_many
+
+
+def test_a_batch_function_and_leases_come_back_from_json() -> None:
+    """Read back from JSON a definition names its batch function and its leases."""
+    again = SkillDefinition.model_validate_json(leased.definition.model_dump_json())
+    assert again.model_dump() == leased.definition.model_dump()
+
+
+def generates(items: list[Any]) -> Iterator[Any]:
+    yield from items
+
+
+async def streams_on(x: int) -> AsyncIterator[int]:
+    yield x
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (lambda_free, {"leases": "db"}, r"leases='db' must be a list of texts; write \['db'\]"),
+        (lambda_free, {"leases": ["x", "db", "y"]}, r"leases='db', 'y': lambda_free\(\) has no such parameter; add it"),
+        (lambda_free, {"batch": "m:f"}, "batch='m:f' must be a def or async def that returns a list"),
+        (lambda_free, {"batch": len}, "must be a def or async def"),
+        (lambda_free, {"batch": functools.partial(count_many, db=1)}, "must be a def or async def"),
+        (lambda_free, {"batch": generates}, "must be a def or async def"),
+        (streams_on, {"batch": count_many, "streaming": True}, "a skill that streams cannot answer in batches"),
+    ],
+)
+def test_leases_and_batches_that_cannot_work_are_refused(function: Any, options: dict[str, Any], message: str) -> None:
+    """A lease without its parameter and what is no batch function are refused, with the field's name."""
+    with pytest.raises(InvalidDefinitionError, match=message) as caught:
+        skill(id="a", **options)(function)
+    assert caught.value.field == next(iter(options))
 
 
 def test_a_module_level_function_comes_back_from_json() -> None:
@@ -191,6 +269,7 @@ def test_what_is_no_named_function_is_refused(thing: Any, message: str) -> None:
         ({"id": "a", "tags": [1]}, "tags.0"),
         ({"id": "a", "name": " "}, "name"),
         ({"id": "a", "cacheable": "yes"}, "cacheable"),
+        ({"id": "a", "max_concurrency": 0}, "max_concurrency"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], field: str) -> None:
@@ -203,6 +282,15 @@ def test_bad_options_are_refused(options: dict[str, Any], field: str) -> None:
         skill(**options)(function)
     assert caught.value.field == field
     assert not hasattr(function, "definition")
+
+
+@pytest.mark.parametrize("options", [{"cache_ttl": 0}, {"timeout": -1.0}, {"timeout": "never"}, {"cache_ttl": True}])
+def test_times_that_are_none_are_refused(options: dict[str, Any]) -> None:
+    """Seconds above 0, None and "inherit" are what a time may be."""
+    ((field, value),) = options.items()
+    with pytest.raises(InvalidDefinitionError, match=f"{field}.*{value!r}") as caught:
+        skill(id="a", **options)(lambda_free)
+    assert caught.value.field.split(".")[0] == field
 
 
 def test_definition_of() -> None:

@@ -15,11 +15,11 @@ GROUND = "errors"
 LEVELS = {
     "errors": 0,
     "format": 0,
+    "settings": 0,
     "stats": 0,
     "model": 1,
     "plots": 1,
     "schema": 1,
-    "settings": 1,
     "cache": 2,
     "define": 2,
     "loading": 2,
@@ -37,7 +37,7 @@ LEVELS = {
 }
 """The level of each room: a module or a package right under skilllab/. A new one needs a row."""
 
-SAME_ROOM = {"index": "registry", "postings": "registry", "look": "plots"}
+SAME_ROOM = {"index": "registry", "postings": "registry", "look": "plots", "outcome": "model"}
 """Modules that are part of a room with another name, in files of their own."""
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

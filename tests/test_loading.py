@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,15 @@ def test_a_module_that_fails_while_it_is_imported_is_refused(
 
 def test_a_given_callable_wins_over_its_name() -> None:
     """A handler that carries its callable needs no import; a qualified name reaches into a class."""
-    handler = FunctionHandler(target="nowhere:at_all", function=len)
-    assert import_function(handler, "a") is len
-    assert import_function(FunctionHandler(target="pathlib:Path.exists"), "a") is Path.exists
+    assert import_function("nowhere:at_all", len, "a") is len
+    assert import_function("pathlib:Path.exists", None, "a") is Path.exists
+
+
+def test_a_batch_function_is_loaded_with_its_function() -> None:
+    """The function that answers many calls is imported like the other, and missing when none is declared."""
+    handler = FunctionHandler(target="textwrap:dedent", batch="textwrap:wrap")
+    assert load(definition(handler=handler), 1).batch is textwrap.wrap
+    assert load(definition(), 1).batch is None
 
 
 @pytest.mark.parametrize(("field", "of"), [("input_schema", "input_schema"), ("output_schema", "output_schema")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import pickle
 import unicodedata
@@ -17,15 +16,12 @@ from skilllab.errors import InvalidDefinitionError, InvalidValueError
 from skilllab.model import (
     LAYER_OF_HANDLER,
     CommandHandler,
-    ExecutionMetadata,
-    ExecutionResult,
     FrozenDict,
     FunctionHandler,
     HttpHandler,
     Page,
     ResourceLimits,
     ResourceRequirements,
-    ResourceUsage,
     ScriptHandler,
     SkillDefinition,
     SkillQuery,
@@ -365,14 +361,3 @@ def test_a_page_is_a_frozen_tuple_that_travels() -> None:
         del page.total
     assert repr(page) == "<Page of 7 of 20 skills: s0, s1, s2, s3, s4 …>"
     assert repr(Page((), 0, None)) == "<Page of 0 of 0 skills: >"
-
-
-def test_a_result_succeeds_when_it_has_no_error() -> None:
-    """success is the absence of an error, also with an output of None; a result cannot be changed and travels."""
-    metadata = ExecutionMetadata("1", "a", 1, "none", 0.0, 0.5, 0.1, ResourceUsage())
-    result = ExecutionResult(None, None, metadata)
-    assert result.success
-    assert not ExecutionResult(None, ValueError("x"), metadata).success
-    assert pickle.loads(pickle.dumps(result)) == result
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        result.output = 1  # type: ignore[misc]

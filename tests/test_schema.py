@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -208,6 +209,48 @@ def test_typed_dicts_and_titles() -> None:
         "properties": {"x": {"type": "number"}, "label": {"type": "string"}},
         "required": ["x"],
     }
+
+
+def test_parameters_that_no_caller_gives_are_left_out() -> None:
+    """They may have any hint, one that only a type checker can read, or none; the others are described as ever."""
+
+    def function(a: int, db: Nowhere, pool, *, b: Annotated[str, Field(min_length=1)] = "x") -> list[str]:  # type: ignore  # noqa
+        return [b]
+
+    schema = parameter_schema(function, "x", without=["db", "pool"])
+    assert schema == {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "string", "minLength": 1, "default": "x"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    assert return_schema(function, "x", without=["db"]) == {"type": "array", "items": {"type": "string"}}
+    check = Validator(schema, skill_id="x")
+    check({"a": 1})
+    with pytest.raises(InvalidParametersError):
+        check({"a": 1, "db": "the caller's"})
+
+
+def test_what_is_left_out_must_be_given_by_name_all_the_same() -> None:
+    """A positional-only parameter cannot be filled in; the hints of the others are checked as ever."""
+    with pytest.raises(InvalidDefinitionError, match="cannot be given by name"):
+        parameter_schema(positional, "x", without=["a"])
+    with pytest.raises(InvalidDefinitionError, match="parameter 'a' has no type hint"):
+        parameter_schema(lambda a, b: None, "x", without=["b"])
+
+
+def test_a_wrapped_function_is_read_through() -> None:
+    """The hints of what a decorator wraps are read where it was written."""
+
+    @functools.wraps(wrapped)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return wrapped(*args, **kwargs)
+
+    assert set(parameter_schema(wrapper, "x", without=["db"])["properties"]) == {"point"}
+
+
+def wrapped(point: Point, db: set[int]) -> Point:
+    return point
 
 
 def no_hint(a): ...

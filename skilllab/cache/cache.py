@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from skilllab import settings
@@ -15,6 +15,7 @@ from skilllab.cache.expiry import ExpiryQueue
 from skilllab.cache.keys import DEFAULT, QUERY, SKILL, VALIDATION, Key, as_key
 from skilllab.cache.stats import CacheStats, KindStats
 from skilllab.cache.stores import LRUStore, make_store
+from skilllab.cache.tags import TagIndex, checked_tags
 from skilllab.errors import InvalidValueError
 from skilllab.model import Page, SkillDefinition, SkillQuery
 
@@ -24,6 +25,7 @@ UNSET: Final = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 Listener = Callable[[Any, Any], None]
 _ATOMS = frozenset({str, int, float, bool, bytes, complex, type(None), Page, SkillDefinition})
 _SPARE_RECORDS = 64
+_MOST_BITS = 1023  # of an int that is a float, and short enough for a message
 _log = logging.getLogger("skilllab.cache")
 
 
@@ -89,7 +91,7 @@ class SkillCache:
         self._lock = threading.RLock()
         self._acquire, self._release = self._lock.acquire, self._lock.release
         self._expiry = ExpiryQueue(self._peek)
-        self._tagged: dict[str, set[Hashable]] = {}
+        self._tags = TagIndex()
 
     # reading
 
@@ -112,18 +114,17 @@ class SkillCache:
                 (self._default_counts if kind is str else self._counts_of(key)).misses += 1
                 return default
             value, expires, counts, _, copied = entry
-            alive = expires > self._timer()
+            now = self._timer()
+            alive = expires > now
             served = alive and (valid is None or valid(value))
             if served:
-                self._touch(key)
                 counts.hits += 1
+                if valid is None or self._peek(key) is entry:  # `valid` may remove or replace what it was told of
+                    self._touch(key)
             else:
-                self._drop(key, entry)
                 counts.misses += 1
-                if alive:
-                    counts.invalidations += 1
-                else:
-                    counts.expirations += 1
+                if self._peek(key) is entry:
+                    self._take_out(key, entry, now)
         finally:
             self._release()
         if served:
@@ -145,7 +146,7 @@ class SkillCache:
 
     def get_skill(self, skill_id: str) -> Any:
         """Returns what `cache_skill` stored for the id, or None."""
-        return self.get(Key(SKILL, skill_id))
+        return self.get(_in_kind(SKILL, skill_id))
 
     def get_query(self, key: Any) -> Any:
         """Returns what `cache_query` stored under the key, or None."""
@@ -153,7 +154,7 @@ class SkillCache:
 
     def get_validation(self, skill_id: str) -> Any:
         """Returns what `cache_validation` stored for the id, or None."""
-        return self.get(Key(VALIDATION, skill_id))
+        return self.get(_in_kind(VALIDATION, skill_id))
 
     # writing
 
@@ -164,25 +165,32 @@ class SkillCache:
         """
         if not (type(key) is str and key.isascii()):
             key = as_key(key)
-        counts = self._default_counts if type(key) is str else self._counts_of(key)
-        ttl = counts.ttl if ttl is UNSET else _checked_ttl("ttl", ttl)
+        if ttl is not UNSET:
+            ttl = _checked_ttl("ttl", ttl)
         stored = value if type(value) in _ATOMS else self._copied(value)
-        tags = _checked_tags(tags) if tags else ()
+        tags = checked_tags(tags) if tags else ()
         gone = None
         self._acquire()
         try:
+            counts = self._default_counts if type(key) is str else self._counts_of(key)
+            if ttl is UNSET:
+                ttl = counts.ttl
             now = self._timer()
             expires = math.inf if ttl is None else now + ttl
             old = self._peek(key)
-            if old is not None:
+            if old is None:
+                if len(self._keys) >= self.max_size:
+                    gone = self._make_room(now)
+            elif old[1] > now:
                 self._uncount(key, old)
                 self._touch(key)
-            elif len(self._keys) >= self.max_size:
-                gone = self._make_room(now)
+            else:
+                self._take_out(key, old, now)
+                gone = [(key, old)], []
             self._put(key, (stored, expires, counts, tags, stored is not value))
             counts.size += 1
             if tags:
-                self._tag(key, tags)
+                self._tags.add(key, tags)
             if ttl is not None:
                 self._expiry.add(ttl, expires, key)
                 if self._expiry.records > self._records_allowed:
@@ -194,7 +202,7 @@ class SkillCache:
 
     def cache_skill(self, skill_id: str, skill: Any) -> None:
         """Stores a skill under its id (15 minutes by default)."""
-        self.set(Key(SKILL, skill_id), skill)
+        self.set(_in_kind(SKILL, skill_id), skill)
 
     def cache_query(self, key: Any, results: Any) -> None:
         """Stores the results of a query (2 minutes by default); `key` is best made by generate_query_key."""
@@ -202,7 +210,7 @@ class SkillCache:
 
     def cache_validation(self, skill_id: str, validation: Any) -> None:
         """Stores the result of checking a skill (5 minutes by default)."""
-        self.set(Key(VALIDATION, skill_id), validation)
+        self.set(_in_kind(VALIDATION, skill_id), validation)
 
     @staticmethod
     def generate_query_key(query: SkillQuery | Mapping[str, Any]) -> Key:
@@ -212,21 +220,14 @@ class SkillCache:
     # removing
 
     def delete(self, key: Any) -> bool:
-        """Removes the entry of `key`; returns whether there was one that lived."""
+        """Removes the entry of `key`; returns whether there was one that lived (an expired one counts as expired)."""
         key = as_key(key)
-        with self._lock:
-            entry = self._peek(key)
-            if entry is None:
-                return False
-            self._drop(key, entry)
-            entry[2].invalidations += 1
-            return bool(entry[1] > self._timer())
+        return self._remove(lambda: (key,)) > 0
 
     def invalidate_tags(self, *tags: str) -> int:
-        """Removes every entry stored with one of the tags; returns how many."""
-        with self._lock:
-            keys = set().union(*(self._tagged.get(tag, ()) for tag in _checked_tags(tags)))
-            return sum(self.delete(key) for key in keys)
+        """Removes every entry stored with one of the tags; returns how many lived (expired ones count as expired)."""
+        checked = checked_tags(tags)
+        return self._remove(lambda: self._tags.carriers(checked))
 
     def cleanup(self) -> int:
         """Removes every expired entry; returns how many."""
@@ -237,14 +238,31 @@ class SkillCache:
 
     def clear(self) -> None:
         """Removes every entry; statistics stay."""
+        self._remove(lambda: list(self._keys))
+
+    def _remove(self, choose: Callable[[], Iterable[Any]]) -> int:
+        """Removes the entries of the keys that are chosen under the lock; returns how many lived."""
+        lived, expired = 0, []
         with self._lock:
-            for key in list(self._keys):
-                self.delete(key)
+            now = self._timer()
+            for key in choose():
+                entry = self._peek(key)
+                if entry is None:
+                    continue
+                if self._take_out(key, entry, now):
+                    lived += 1
+                else:
+                    expired.append((key, entry))
+        self._tell(expired, [])
+        return lived
 
     # statistics
 
     def stats(self) -> CacheStats:
-        """Returns what happened so far, in all and by kind, as a frozen snapshot."""
+        """Returns what happened so far, in all and by kind, as a frozen snapshot.
+
+        Sizes include entries that expired and that nobody has noticed: call `cleanup` first to count the living ones.
+        """
         with self._lock:
             by_kind = {
                 kind: KindStats(c.hits, c.misses, c.expirations, c.evictions, c.invalidations, c.size)
@@ -280,31 +298,26 @@ class SkillCache:
         expired: _Gone = []
         for key in self._expiry.due(now):
             entry = self._peek(key)
-            self._drop(key, entry)
-            entry[2].expirations += 1
+            self._take_out(key, entry, now)
             expired.append((key, entry))
         return expired
 
-    def _drop(self, key: Any, entry: _Entry) -> None:
+    def _take_out(self, key: Any, entry: _Entry, now: float) -> bool:
+        """Removes the entry and counts it, as an invalidation if it lives and else as an expiration; returns which."""
         self._store.drop(key)
         self._uncount(key, entry)
+        lives = entry[1] > now
+        if lives:
+            entry[2].invalidations += 1
+        else:
+            entry[2].expirations += 1
+        return lives
 
     def _uncount(self, key: Any, entry: _Entry) -> None:
         """Takes the entry off the counts and tags."""
         entry[2].size -= 1
         if entry[3]:
-            self._untag(key, entry[3])
-
-    def _tag(self, key: Any, tags: tuple[str, ...]) -> None:
-        for tag in tags:
-            self._tagged.setdefault(tag, set()).add(key)
-
-    def _untag(self, key: Any, tags: tuple[str, ...]) -> None:
-        for tag in tags:
-            keys = self._tagged[tag]
-            keys.discard(key)
-            if not keys:
-                del self._tagged[tag]
+            self._tags.remove(key, entry[3])
 
     # outside the lock
 
@@ -337,18 +350,10 @@ def _in_kind(kind: str, key: Any) -> Key:
 def _checked_ttl(name: str, ttl: Any) -> float | None:
     if ttl is None:
         return None
+    if isinstance(ttl, int) and ttl.bit_length() > _MOST_BITS:
+        raise InvalidValueError(
+            f"{name} of {ttl.bit_length()} bits is no number of seconds: give None to keep for ever"
+        )
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not ttl > 0:
         raise InvalidValueError(f"{name}={ttl!r} must be a number of seconds above 0, or None to keep for ever")
     return None if math.isinf(ttl) else float(ttl)
-
-
-def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise InvalidValueError(f"tags={tags!r} must be a list of texts; write [{tags!r}]")
-    try:
-        checked = tuple(dict.fromkeys(tags))
-    except TypeError:
-        raise InvalidValueError(f"tags={tags!r} must be a list of texts") from None
-    if not all(isinstance(tag, str) for tag in checked):
-        raise InvalidValueError(f"tags={checked!r} must hold texts only")
-    return checked

@@ -27,6 +27,7 @@ def canonical_key(value: Any, *, normal_form: Literal["NFC"] | None = "NFC") -> 
     The order of an object's keys does not matter; 1, True and 1.0 are three values (equal in Python, not to a skill);
     lists and tuples are one, since both are JSON arrays. Text is compared in Unicode normal form C; normal_form=None
     compares code points instead: right where a skill can tell the forms apart, as a checksum or a file name can.
+    Named tuples and other kinds of tuple, and frozensets, are compared by type and by the canonical keys of their items.
     Any other hashable value is its own key, kept apart by type.
     Raises InvalidValueError for values that cannot be hashed, and for two keys of one object that differ in form only.
     """
@@ -52,7 +53,10 @@ def _canonical(value: Any, normalise: bool) -> Hashable:
         return ("object", _canonical_items(value, normalise))
     if kind is list or kind is tuple:
         return ("array", tuple([_canonical(item, normalise) for item in value]))
-    return ("other", kind, _hashable(value))
+    if isinstance(value, tuple | frozenset):
+        items = [_canonical(item, normalise) for item in value]
+        return ("other", kind, frozenset(items) if isinstance(value, frozenset) else tuple(items))
+    return ("other", kind, hashable(value))
 
 
 def _canonical_items(mapping: Mapping[Any, Any], normalise: bool) -> tuple[Hashable, ...]:
@@ -72,7 +76,8 @@ def _first(pair: tuple[str, Hashable]) -> str:
     return pair[0]
 
 
-def _hashable(value: Any) -> Hashable:
+def hashable(value: Any) -> Hashable:
+    """Returns `value`; raises InvalidValueError when it cannot be hashed."""
     try:
         hash(value)
     except TypeError:

@@ -13,7 +13,11 @@ from skilllab.model import FrozenDict
 
 @dataclass(frozen=True, slots=True)
 class KindStats:
-    """Counts of one kind of entry: expired entries also count as misses when they were asked for; size is now."""
+    """Counts of one kind of entry; size is now, and includes expired entries that nobody has noticed.
+
+    An entry that expired is an expiration whatever ended it: a look-up (a miss as well), another value, a deletion. So
+    insertions = size + expirations + evictions + invalidations + replacements of an entry that lived.
+    """
 
     hits: int = 0
     misses: int = 0

@@ -93,11 +93,19 @@ def make_store(factory: Callable[[int], Any], max_size: int) -> Store:
         raise InvalidValueError(
             f"store={type(made).__name__} has TTLs of its own; give an eviction policy, TTLs are the cache's"
         )
-    if isinstance(made, LRUStore):
-        return made
-    if not isinstance(made, cachetools.Cache):
+    if not isinstance(made, LRUStore | cachetools.Cache):
         raise InvalidValueError(
             f"store={made!r} must be a LRUStore or a cachetools cache, as in store=cachetools.LFUCache"
+        )
+    if len(made):
+        raise InvalidValueError(
+            f"store={type(made).__name__} holds {len(made)} entries already: make a new one at each call of the factory"
+        )
+    if isinstance(made, LRUStore):
+        return made
+    if made.getsizeof is not cachetools.Cache.getsizeof:
+        raise InvalidValueError(
+            f"store={type(made).__name__} has a getsizeof of its own, and the cache counts entries: leave it out"
         )
     if made.maxsize < max_size:
         raise InvalidValueError(

@@ -1,6 +1,20 @@
-"""Runs skills: look up, check, run, measure."""
+"""Runs skills: look up, guard, run, measure."""
 
-from skilllab.engine.engine import LayeredExecutionEngine, Runner
+from skilllab.engine.engine import LayeredExecutionEngine
+from skilllab.engine.execution import Execution, Runner
 from skilllab.engine.functions import FunctionOptions, FunctionRunner
+from skilllab.engine.guard import CircuitBreaker, ConcurrencyLimit, GuardOptions
+from skilllab.engine.http import HttpOptions, HttpRunner
 
-__all__ = ["FunctionOptions", "FunctionRunner", "LayeredExecutionEngine", "Runner"]
+__all__ = [
+    "CircuitBreaker",
+    "ConcurrencyLimit",
+    "Execution",
+    "FunctionOptions",
+    "FunctionRunner",
+    "GuardOptions",
+    "HttpOptions",
+    "HttpRunner",
+    "LayeredExecutionEngine",
+    "Runner",
+]

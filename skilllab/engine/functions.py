@@ -4,106 +4,256 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
-from skilllab.errors import HandlerNotRunnableError, InvalidValueError, SkillFailedError
-from skilllab.loading import LoadedSkill
-from skilllab.model import FrozenDict, ResourceLimits, ResourceUsage
-from skilllab.settings import FUNCTION_THREADS
+from skilllab.engine.chunks import chunks_in_thread, chunks_on_loop
+from skilllab.engine.coalescing import Coalescer
+from skilllab.engine.execution import Execution
+from skilllab.engine.leases import Leases
+from skilllab.engine.pools import ConnectionPool
+from skilllab.engine.stepping import LEFT_BEHIND, Stepper, awaited, cpu_time_so_far, measured, skill_failure
+from skilllab.engine.threads import Job, Threads
+from skilllab.errors import HandlerNotRunnableError, InvalidValueError
+from skilllab.model import FrozenDict
+from skilllab.settings import FUNCTION_BATCH_SIZE, FUNCTION_BATCH_WAIT, FUNCTION_THREADS, RESULT_TTL
 
-_SHARED = "functions share this process and its threads, where the part of one execution was not measured"
-_UNMEASURED = ResourceUsage(
-    unmeasured=FrozenDict(dict.fromkeys(("cpu_time", "memory_used", "network_requests"), _SHARED))
-)
+__all__ = ["FunctionOptions", "FunctionRunner", "skill_failure"]
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionOptions:
-    """How functions run. max_threads: plain functions at once; further ones wait their turn."""
+    """How functions run.
+
+    max_threads: plain functions at once; further ones wait their turn. pools: connection pools by the name under which
+    skills lease from them; the engine closes them when it is closed. batch_size, batch_wait: executions that a batch
+    function gets together at most, and seconds that one waits for others. cache_ttl: seconds that a kept output lives
+    unless its skill says otherwise; None keeps it.
+    """
 
     max_threads: int = FUNCTION_THREADS
+    pools: Mapping[str, ConnectionPool] = FrozenDict()
+    batch_size: int = FUNCTION_BATCH_SIZE
+    batch_wait: float = FUNCTION_BATCH_WAIT
+    cache_ttl: float | None = RESULT_TTL
 
     def __post_init__(self) -> None:
-        if type(self.max_threads) is not int or self.max_threads < 1:
-            raise InvalidValueError(f"max_threads={self.max_threads!r} must be a whole number of at least 1")
+        for name in ("max_threads", "batch_size"):
+            count = getattr(self, name)
+            if type(count) is not int or count < 1:
+                raise InvalidValueError(f"{name}={count!r} must be a whole number of at least 1")
+        if type(self.batch_wait) not in (int, float) or not 0 <= self.batch_wait < math.inf:
+            raise InvalidValueError(f"batch_wait={self.batch_wait!r} must be seconds of at least 0")
+        ttl = self.cache_ttl
+        if ttl is not None and (type(ttl) not in (int, float) or not 0 < ttl < math.inf):
+            raise InvalidValueError(f"cache_ttl={ttl!r} must be seconds above 0, or None to keep outputs")
+        if not isinstance(self.pools, Mapping):
+            raise InvalidValueError(f"pools={self.pools!r} must be a mapping of names to ConnectionPool(...)")
+        for name, pool in self.pools.items():
+            if not isinstance(name, str) or not isinstance(pool, ConnectionPool):
+                raise InvalidValueError(f"pools[{name!r}]={pool!r} must be a ConnectionPool(...) under a name")
+        object.__setattr__(self, "pools", FrozenDict(self.pools))
 
 
 class FunctionRunner:
     """Runs `async def` on the event loop and a plain `def` in a thread, with parameters as keywords.
 
-    The thread sees the caller's context variables. When the caller is cancelled an `async def` is cancelled with it; a
-    plain function that has not begun never begins, and one that has runs on to its end, which `aclose` waits for.
+    An `async def` is stepped (see skilllab.engine.stepping), so that its CPU time is that of its own steps; that of a
+    plain function is its thread's, without what threads and processes of its own spend. The thread sees the caller's
+    context variables. When the caller is cancelled an `async def` is cancelled with it, and left behind if it waits on
+    after a second interruption; a plain function that has not begun never begins, and one that has is left behind: it
+    keeps its thread and its connections until it ends. cpu_clock: seconds that a thread spent on a processor.
     """
 
     isolation = "none"
     enforces: frozenset[str] = frozenset()
-    usage = _UNMEASURED
 
-    def __init__(self, options: FunctionOptions = FunctionOptions()) -> None:
-        self._options = options
-        self._threads: ThreadPoolExecutor | None = None
+    def __init__(
+        self, options: FunctionOptions = FunctionOptions(), *, cpu_clock: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._pools = options.pools
+        self._cpu_clock = cpu_clock
+        self._threads = Threads(options.max_threads, "skilllab-function", cpu_clock)
+        self._coalescer = Coalescer(self._run_batch, options.batch_size, options.batch_wait)
+        self._stepper: Stepper | None = None
 
-    async def run(self, skill: LoadedSkill, params: dict[str, Any], limits: ResourceLimits | None) -> Any:
+    @property
+    def abandoned(self) -> int:
+        """Functions that run on although nobody waits for them any more."""
+        return self._threads.abandoned + (0 if self._stepper is None else len(self._stepper.left))
+
+    async def run(self, execution: Execution) -> Any:
         """Returns what the function returned.
 
         Raises SkillFailedError with the function's own error as its cause (a SystemExit included: no skill ends the
-        program), HandlerNotRunnableError for a skill whose handler is no function.
+        program), LeaseError, BatchError, HandlerNotRunnableError for what is no function or yields.
         """
-        function, skill_id = skill.function, skill.definition.id
-        if function is None:
-            raise HandlerNotRunnableError(f"{skill_id}: its handler is no function; give it to the runner of its kind")
-        if inspect.iscoroutinefunction(function):
-            return await _on_loop(skill_id, function, params)
-        call = contextvars.copy_context().run
-        output = await asyncio.get_running_loop().run_in_executor(
-            self._pool(), call, _in_thread, skill_id, function, params
-        )
-        # A plain function may hand out an awaitable (a wrapper around an async def): that belongs on the loop.
-        return await _on_loop(skill_id, lambda: output, {}) if inspect.isawaitable(output) else output
+        skill = execution.skill
+        function, handler = skill.function, skill.definition.handler
+        if (  # the common case, without a further await in between
+            type(function) is FunctionType
+            and function.__code__.co_flags & inspect.CO_COROUTINE
+            and skill.batch is None
+            and not handler.leases  # type: ignore[union-attr]  # a function's handler is a FunctionHandler
+        ):
+            stepper = self._stepper or self._begin()
+            try:
+                coroutine = function(**execution.params)
+            except Exception as error:
+                raise skill_failure(execution.skill_id, error) from error
+            return await stepper.run(execution, coroutine)
+        return await self._run_otherwise(execution)
+
+    async def stream(self, execution: Execution) -> AsyncGenerator[Any, None]:
+        """Yields the chunks of a generator, each computed when it is asked for; closes the generator at the end.
+
+        Raises what `run` raises, and HandlerNotRunnableError for what is no generator.
+        """
+        function = _function_of(execution)
+        if inspect.isasyncgenfunction(function):
+            stepper = self._stepper or self._begin()
+            chunks = functools.partial(chunks_on_loop, stepper)
+        elif inspect.isgeneratorfunction(function):
+            chunks = functools.partial(chunks_in_thread, self._in_thread)
+        else:
+            raise HandlerNotRunnableError(
+                f"{execution.skill_id}: it says streaming=True, but its function yields nothing: yield its chunks"
+            )
+        async with Leases(self._pools, execution, _leases_of(execution)) as connections:
+            try:
+                source = function(**{**execution.params, **connections})
+            except Exception as error:
+                raise skill_failure(execution.skill_id, error) from error
+            async with aclosing(chunks(execution, source)) as made:
+                async for chunk in made:
+                    yield chunk
 
     async def aclose(self) -> None:
-        """Waits for functions that still run, without blocking the loop, and ends the threads."""
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            await asyncio.to_thread(threads.shutdown)
+        """Waits for functions that somebody waits for, ends the threads and closes the pools.
 
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._options.max_threads, thread_name_prefix="skilllab-function")
-        return self._threads
+        What was left behind is not waited for: coroutines are cancelled once more, threads end with the program.
+        """
+        await self._coalescer.aclose()
+        await self._threads.aclose()
+        if self._stepper is not None:
+            self._stepper.close()
+            self._stepper = None
+        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
 
+    def _begin(self) -> Stepper:
+        self._stepper = Stepper(asyncio.get_running_loop(), self._cpu_clock)
+        return self._stepper
 
-def skill_failure(skill_id: str, error: BaseException) -> SkillFailedError:
-    """Returns the error that says which skill raised what; to be raised `from` the error itself."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - the text of a foreign error is foreign code
-        text = "(an error without readable text)"
-    return SkillFailedError(f"{skill_id}: {type(error).__qualname__}{': ' if text else ''}{text}")
+    # ways to run
 
+    async def _run_otherwise(self, execution: Execution) -> Any:
+        function = _function_of(execution)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise HandlerNotRunnableError(
+                f"{execution.skill_id}: its function yields: say streaming=True and read it with engine.stream(...)"
+            )
+        if execution.skill.batch is not None:
+            return await self._coalescer.output(execution)
+        async with Leases(self._pools, execution, _leases_of(execution)) as connections:
+            return await self._invoke(execution, function, (), {**execution.params, **connections})
 
-async def _on_loop(skill_id: str, function: Callable[..., Any], params: dict[str, Any]) -> Any:
-    try:
-        return await function(**params)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+    async def _run_batch(self, execution: Execution, items: list[Any]) -> Any:
+        """Returns the answers of the batch function; its connections, one for the whole batch, are keywords."""
+        function = execution.skill.batch
+        assert function is not None
+        async with Leases(self._pools, execution, _leases_of(execution)) as connections:
+            return await self._invoke(execution, function, (items,), connections)
+
+    async def _invoke(
+        self, execution: Execution, function: Callable[..., Any], args: tuple[Any, ...], params: dict[str, Any]
+    ) -> Any:
+        if inspect.iscoroutinefunction(function):
+            execution.usage = measured(0.0)
+            try:
+                output = function(*args, **params)
+            except Exception as error:
+                raise skill_failure(execution.skill_id, error) from error
+        else:
+            output = await self._in_thread(execution, function, args, params)
+            if not inspect.isawaitable(output):
+                return output
+        # A plain function may hand out an awaitable (a wrapper around an async def): that belongs on the loop as well.
+        stepper = self._stepper or self._begin()
+        coroutine = output if inspect.iscoroutine(output) else awaited(output)
+        return await stepper.run(execution, coroutine, *cpu_time_so_far(execution))
+
+    async def _in_thread(
+        self,
+        execution: Execution,
+        function: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        params: Mapping[str, Any] = FrozenDict(),
+        context: contextvars.Context | None = None,
+        after: Callable[[Any], object] | None = None,
+    ) -> Any:
+        """Returns what the function returns in a thread; adds its wait and its CPU time to the execution's."""
+        job = self._threads.submit(
+            _call,
+            execution.skill_id,
+            function,
+            args,
+            params,
+            context=context,
+            clock=execution.clock,
+            after=after or _close,
+        )
+        try:
+            await job.done
+            return job.take()
+        except asyncio.CancelledError:
+            if self._threads.give_up(job):
+                execution.left_behind = job.done
+            else:
+                _close(job.output)
             raise
-        raise skill_failure(
-            skill_id, error
-        ) from error  # nobody cancelled the caller: the skill awaited something cancelled
-    except (Exception, SystemExit) as error:
-        # KeyboardInterrupt is not among them: on the loop's thread it is the person at the keyboard.
-        raise skill_failure(skill_id, error) from error
+        finally:
+            _note_job(execution, job)
+            del job
 
 
-def _in_thread(skill_id: str, function: Callable[..., Any], params: dict[str, Any]) -> Any:
+def _function_of(execution: Execution) -> Callable[..., Any]:
+    function = execution.skill.function
+    if function is None:
+        raise HandlerNotRunnableError(
+            f"{execution.skill_id}: its handler is no function; give it to the runner of its kind"
+        )
+    return function
+
+
+def _leases_of(execution: Execution) -> tuple[str, ...]:
+    leases: tuple[str, ...] = getattr(execution.skill.definition.handler, "leases", ())
+    return leases
+
+
+def _note_job(execution: Execution, job: Job) -> None:
+    execution.waited += job.waited
+    if execution.left_behind is not None:
+        execution.usage = LEFT_BEHIND
+    elif job.began:
+        execution.usage = measured((execution.usage.cpu_time or 0.0) + job.cpu_time)
+
+
+def _call(skill_id: str, function: Callable[..., Any], args: tuple[Any, ...], params: Mapping[str, Any]) -> Any:
     try:
-        return function(**params)
+        return function(*args, **params)
     except BaseException as error:
-        # Ctrl-C never reaches a thread, so this is the skill's; and a Future could not carry a StopIteration.
+        # Ctrl-C never reaches a thread, so this is the skill's; and a future could not carry a StopIteration.
         raise skill_failure(skill_id, error) from error
+
+
+def _close(output: Any) -> None:
+    """Closes a coroutine that nobody is there to await."""
+    if inspect.iscoroutine(output):
+        output.close()

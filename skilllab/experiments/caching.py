@@ -269,7 +269,7 @@ def query_case(definitions: Iterable[SkillDefinition], **conditions: Any) -> Cas
 def skill_cases() -> dict[str, Case]:
     """Returns the cases of the built-in skills, called with the sample files; see `sample_calls`."""
     functions = {
-        skill_id: import_function(skill.handler, skill_id)
+        skill_id: import_function(skill.handler.target, skill.handler.function, skill_id)
         for skill_id, skill in builtin().items()
         if isinstance(skill.handler, FunctionHandler)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skilllab.panels.cache import CachePanel
 from skilllab.panels.controls import Control, amount, durations, named, steps, whole_numbers
+from skilllab.panels.failures import FailuresPanel
 from skilllab.panels.panel import Panel
 from skilllab.panels.picture import Curve, Marker, Picture
 
@@ -11,6 +12,7 @@ __all__ = [
     "CachePanel",
     "Control",
     "Curve",
+    "FailuresPanel",
     "Marker",
     "Panel",
     "Picture",

@@ -30,6 +30,11 @@ def make(clock, max_size=3, ttl=10.0, **options):
     return SkillCache(max_size, ttl, timer=clock, **options)
 
 
+def used(store):
+    store["before"] = 1
+    return store
+
+
 class TestEveryPolicy:
     """What holds whoever decides which entry goes."""
 
@@ -325,7 +330,182 @@ class TestCallbacksAndTags:
             cache.set(f"k{number}", number, ttl=1 + number % 3, tags=[f"t{number}"])
             clock.advance(0.5)
         cache.clear()
-        assert cache._tagged == {}
+        assert len(cache._tags) == 0
+
+
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["set", "set", "set", "advance", "advance", "get", "valid", "delete", "tags", "cleanup", "clear"]
+        ),
+        st.integers(0, 7),
+        st.sampled_from([1.0, 3.0, 8.0, UNSET, None]),
+    ),
+    min_size=25,
+    max_size=60,
+)
+
+
+class TestAccounting:
+    """Every look-up and every entry is accounted for, once."""
+
+    @pytest.mark.slow
+    @by_policy
+    @given(steps=actions, max_size=st.integers(1, 5))
+    def test_the_books_balance(self, store, steps, max_size):
+        """Hits and misses are the look-ups; what was inserted is there or expired, evicted, invalidated or replaced.
+
+        In all and by kind; the callbacks hear of each expiration and eviction; removals tell how many entries lived.
+        """
+        clock, told = FakeClock(), {"expired": 0, "evicted": 0}
+
+        def hear(what):
+            return lambda key, value: told.__setitem__(what, told[what] + 1)
+
+        cache = make(clock, max_size, 5.0, store=store, on_expire=hear("expired"), on_evict=hear("evicted"))
+        lookups = inserts = replaced = removed = 0
+        for what, number, ttl in steps:
+            key = Key("odd", number) if number % 2 else f"k{number}"
+            living = [other for other in ALL_KEYS if other in cache]
+            if what == "advance":
+                clock.advance(number / 2)
+            elif what in ("get", "valid"):
+                lookups += 1
+                refuses = what == "valid" and number > 3
+                removed += refuses and key in living
+                assert (cache.get(key, valid=lambda _, refuses=refuses: not refuses) is None) == (
+                    refuses or key not in living
+                )
+            elif what == "set":
+                inserts += 1
+                replaced += key in living
+                cache.set(key, number, ttl=ttl, tags=[f"t{number % 3}"])
+            elif what == "delete":
+                removed += key in living
+                assert cache.delete(key) == (key in living)
+            elif what == "tags":
+                tagged = [other for other in living if ALL_KEYS[other] % 3 == number % 3]
+                removed += len(tagged)
+                assert cache.invalidate_tags(f"t{number % 3}") == len(tagged)
+            elif what == "clear":
+                removed += len(living)
+                cache.clear()
+            elif what == "cleanup":
+                cache.cleanup()
+            stats = cache.stats()
+            assert stats.lookups == lookups
+            assert stats.invalidations == removed
+            assert (told["expired"], told["evicted"]) == (stats.expirations, stats.evictions)
+            assert inserts == stats.size + stats.expirations + stats.evictions + stats.invalidations + replaced
+            assert stats.size == len(cache._keys) == sum(kind.size for kind in stats.by_kind.values())
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda cache: cache.get("k"),
+            lambda cache: cache.set("k", "new"),
+            lambda cache: cache.delete("k"),
+            lambda cache: cache.invalidate_tags("t"),
+            lambda cache: cache.clear(),
+            lambda cache: cache.cleanup(),
+            len,
+        ],
+        ids=["get", "set", "delete", "invalidate_tags", "clear", "cleanup", "len"],
+    )
+    def test_an_expired_entry_is_an_expiration_whatever_ends_it(self, end, clock):
+        """It counts once, as expired; on_expire hears of it with the old value and the lock free; nothing lived."""
+        heard = []
+
+        def free_for_others(key, value):
+            other = threading.Thread(target=lambda: heard.append((key, value, cache.stats().expirations)))
+            other.start()
+            other.join(5)
+
+        cache = make(clock, on_expire=free_for_others)
+        cache.set("k", "old", ttl=1, tags=["t"])
+        clock.advance(1)
+        assert end(cache) in (None, False, 0, 1)
+        assert heard == [("k", "old", 1)]
+        assert (cache.stats().expirations, cache.stats().invalidations) == (1, 0)
+
+    def test_removals_return_the_living_only(self, clock):
+        """delete is False and invalidate_tags leaves out what had expired already."""
+        cache = make(clock)
+        cache.set("short", 1, ttl=1, tags=["t"])
+        cache.set("long", 2, ttl=9, tags=["t"])
+        clock.advance(1)
+        assert cache.invalidate_tags("t") == 1
+        cache.set("short", 1, ttl=1)
+        clock.advance(1)
+        assert cache.delete("short") is False
+        assert cache.delete("nobody") is False
+
+    def test_sizes_include_what_expired_unnoticed(self, clock):
+        """stats() counts an expired entry until somebody looks, cleanup or len included."""
+        cache = make(clock)
+        cache.set("k", 1, ttl=1)
+        clock.advance(1)
+        assert (cache.stats().size, cache.stats().by_kind["default"].size) == (1, 1)
+        assert len(cache) == 0
+        assert cache.stats().size == 0
+
+    def test_an_expired_entry_that_is_set_again_is_new_to_the_policy(self, clock):
+        """Its uses before count no more, as in cachetools.TLRUCache, which expires before it inserts."""
+        cache = make(clock, 2, store=cachetools.LFUCache)
+        cache.set("k", "old", ttl=1)
+        for _ in range(9):
+            cache.get("k")
+        clock.advance(1)
+        cache.set("k", "new", ttl=5)
+        cache.set("other", 1)
+        cache.get("other"), cache.get("other")
+        cache.set("third", 1)
+        assert "k" not in cache
+
+    @by_policy
+    @pytest.mark.parametrize("answer", [True, False])
+    @pytest.mark.parametrize("change", ["delete", "clear", "set", "tags"])
+    def test_a_validity_check_may_change_the_cache(self, store, answer, change, clock):
+        """An entry that `valid` itself removes or replaces is counted once, and what it put there stays."""
+        cache = make(clock, store=store)
+        changes = {
+            "delete": lambda: cache.delete("k"),
+            "clear": cache.clear,
+            "set": lambda: cache.set("k", "new"),
+            "tags": lambda: cache.invalidate_tags("t"),
+        }
+
+        def valid(value):
+            changes[change]()
+            return answer
+
+        cache.set("k", "old", tags=["t"])
+        assert cache.get("k", valid=valid) == ("old" if answer else None)
+        assert cache.get("k") == ("new" if change == "set" else None)
+        stats = cache.stats()
+        assert stats.invalidations == (0 if change == "set" else 1)
+        assert stats.size == len(cache) == (1 if change == "set" else 0)
+        assert stats.lookups == 2
+
+    def test_a_kind_appears_under_the_lock(self, clock):
+        """A first value of a new kind waits for a statistic that is being taken, whose table it would change."""
+        at_the_lock = threading.Event()
+
+        def copy(value):
+            at_the_lock.set()
+            return list(value)
+
+        cache = make(clock, copy=copy)
+        writer = threading.Thread(target=cache.set, args=(Key("new", 1), []))
+        with cache._lock:
+            writer.start()
+            assert at_the_lock.wait(5)
+            assert "new" not in cache._counts
+        writer.join(5)
+        assert cache.stats().by_kind["new"].size == 1
+
+
+ALL_KEYS = {Key("odd", number) if number % 2 else f"k{number}": number for number in range(8)}
 
 
 class TestBounds:
@@ -366,6 +546,46 @@ class TestBounds:
         with pytest.raises(InvalidValueError, match="ttl="):
             cache.set("k", "new", ttl=ttl)
         assert cache.get("k") == "old"
+
+    @pytest.mark.parametrize("ttl", [10**400, -(10**400), 10**5000], ids=["huge", "negative", "unprintable"])
+    def test_a_ttl_that_is_no_float_is_refused(self, ttl, clock):
+        """A whole number beyond every float, and one too long to print, are typed errors that name the argument."""
+        with pytest.raises(InvalidValueError, match="skill_ttl"):
+            SkillCache(skill_ttl=ttl)
+        with pytest.raises(InvalidValueError, match="ttl"):
+            make(clock).set("k", 1, ttl=ttl)
+        make(clock).set("k", 1, ttl=10**300)
+
+    @pytest.mark.parametrize("what", ["skill", "query", "validation"])
+    def test_ids_are_canonical_in_every_kind(self, what, clock):
+        """1 and True are two ids, an accent typed in two ways is one, a list is one by its items, a set a typed error."""
+        cache = make(clock, 10)
+        get, put = getattr(cache, f"get_{what}"), getattr(cache, f"cache_{what}")
+        put(1, "one")
+        put("caf\u00e9", "drink")
+        put([1, {"a": True}], "list")
+        assert (get(1), get(True), get(1.0)) == ("one", None, None)
+        assert get("cafe\u0301") == "drink"
+        assert (get([1, {"a": True}]), get([True, {"a": 1}])) == ("list", None)
+        assert cache.get(Key(what, "caf\u00e9")) == "drink"
+        for call in (lambda: get({1}), lambda: put({1}, 0)):
+            with pytest.raises(InvalidValueError, match="cannot be a cache key"):
+                call()
+
+    @pytest.mark.parametrize(
+        ("store", "words"),
+        [
+            (lambda size: cachetools.LRUCache(size, getsizeof=len), "getsizeof"),
+            (type("Sized", (cachetools.LFUCache,), {"getsizeof": lambda self, value: 2}), "getsizeof"),
+            (lambda size: used(cachetools.LRUCache(size)), "holds 1 entries already"),
+            (lambda size: used(LRUStore(size)), "holds 1 entries already"),
+        ],
+        ids=["sizes", "sizes of a class", "used policy", "used store"],
+    )
+    def test_a_store_that_would_lose_count_is_refused(self, store, words):
+        """Sizes of its own, and entries from before, would make the policy evict what the cache does not know of."""
+        with pytest.raises(InvalidValueError, match=words):
+            SkillCache(10, store=store)
 
     @pytest.mark.parametrize(
         "store", [dict, lambda size: cachetools.TTLCache(size, 5), lambda size: cachetools.LRUCache(1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,36 @@ def test_other_hashable_values_are_kept_apart_by_type():
     """b"a" and an enum member with the value "a" are not the text "a"."""
     letter = enum.Enum("letter", {"a": "a"})
     assert len({canonical_key("a"), canonical_key(b"a"), canonical_key(letter.a), canonical_key(frozenset("a"))}) == 4
+
+
+class Pair(NamedTuple):
+    one: object
+    two: object
+
+
+class Other(NamedTuple):
+    one: object
+    two: object
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda v: Pair(v, 0), lambda v: frozenset([v, "x"]), lambda v: [frozenset([Pair(0, frozenset([v]))])]],
+    ids=["named tuple", "frozenset", "nested"],
+)
+def test_named_tuples_and_frozensets_are_told_apart_by_their_items(wrap):
+    """1, True and 1.0 inside are three keys, and text inside is compared in normal form as anywhere."""
+    assert len({canonical_key(wrap(value)) for value in (1, True, 1.0)}) == 3
+    assert canonical_key(wrap(COMPOSED)) == canonical_key(wrap(DECOMPOSED))
+    assert canonical_key(wrap(COMPOSED), normal_form=None) != canonical_key(wrap(DECOMPOSED), normal_form=None)
+
+
+def test_named_tuples_are_known_by_their_class_and_may_hold_json():
+    """Two classes with equal items are two keys, neither is an array; a list inside is no hindrance, a set is."""
+    assert len({canonical_key(value) for value in (Pair(1, 2), Other(1, 2), (1, 2), frozenset([1, 2]))}) == 4
+    assert canonical_key(Pair([1], {"a": 1})) == canonical_key(Pair((1,), {"a": 1}))
+    with pytest.raises(InvalidValueError, match="of type set"):
+        canonical_key(Pair({1}, 0))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skilllab.define import skill
-from skilllab.engine import FunctionOptions, LayeredExecutionEngine
-from skilllab.engine.engine import _own_copy
+from skilllab.engine import Execution, GuardOptions, LayeredExecutionEngine
+from skilllab.engine.lanes import own_copy
 from skilllab.errors import (
     HandlerNotRunnableError,
     InvalidOutputError,
@@ -20,8 +23,10 @@ from skilllab.errors import (
     InvalidValueError,
     SkillFailedError,
     SkillNotFoundError,
+    WrongLoopError,
 )
-from skilllab.model import CommandHandler, ExecutionResult, HttpHandler, ScriptHandler, SkillDefinition
+from skilllab.model import CommandHandler, ScriptHandler, SkillDefinition
+from skilllab.outcome import ExecutionResult
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeClock, FakeRunner
 
@@ -94,26 +99,56 @@ def test_a_skill_is_run_and_measured() -> None:
     assert runner.closed == 1
 
 
-def test_overhead_is_what_the_skill_did_not_take() -> None:
-    """With a clock that ticks at every look, one tick is the run and the others are overhead; together they are the whole."""
-    clock = FakeClock()
+def test_the_parts_of_a_call_are_its_whole() -> None:
+    """Loading is overhead, waiting for a place or for what the runner waits for is queue time, the run is the duration."""
+    clock = FakeClock(100.0)
 
-    def ticking() -> float:
-        clock.advance(1)
-        return clock.now
+    class Slow(InMemorySkillRegistry):
+        async def load(self, skill_id: str) -> Any:
+            clock.advance(0.5)
+            return await super().load(skill_id)
 
-    metadata = execute("fake", {}, PLAIN, runners={"function": FakeRunner()}, clock=ticking).metadata
-    assert (metadata.duration, metadata.overhead) == (1.0, 2.0)
+    class Waiting(FakeRunner):
+        async def run(self, execution: Execution) -> Any:
+            running.set()
+            clock.advance(0.25)
+            execution.waited += 0.25  # for a connection, say
+            clock.advance(2.0)
+            execution.attempts, execution.longest_step = 3, 0.125
+            await gates.pop(0).wait()
+            return await super().run(execution)
+
+    gates, running = [asyncio.Event(), asyncio.Event()], asyncio.Event()
+
+    async def run() -> list[ExecutionResult]:
+        registry = Slow()
+        await registry.register(PLAIN)
+        first_gate, second_gate = gates
+        options: dict[str, Any] = {"guards": GuardOptions(concurrency=1), "clock": clock}
+        async with LayeredExecutionEngine(registry, runners={"function": Waiting()}, **options) as engine:
+            first = asyncio.create_task(engine.execute("fake"))
+            await running.wait()
+            second = asyncio.create_task(engine.execute("fake"))
+            await asyncio.sleep(0)
+            clock.advance(4.0)
+            first_gate.set()
+            second_gate.set()
+            return [await first, await second]
+
+    first, second = (result.metadata for result in asyncio.run(run()))
+    assert (first.overhead, first.queue_time, first.duration) == (0.5, 0.25, 6.0)
+    assert (second.overhead, second.queue_time, second.duration) == (0.0, 4.25, 2.0)
+    assert (second.attempts, second.longest_step, second.cached) == (3, 0.125, False)
 
 
-def test_a_function_reports_no_isolation_and_why_usage_is_unknown() -> None:
-    """A function runs with isolation "none", and each unmeasured resource has its reason."""
+def test_a_function_reports_no_isolation_and_what_of_its_usage_is_unknown() -> None:
+    """A function runs with isolation "none"; its CPU time is known, each other resource has the reason why it is not."""
     metadata = execute("double", {"x": 4}).metadata
-    assert metadata.isolation == "none"
+    assert (metadata.isolation, metadata.attempts, metadata.cached) == ("none", 1, False)
     usage = metadata.resource_usage
-    assert (usage.cpu_time, usage.memory_used, usage.network_requests) == (None, None, None)
-    assert set(usage.unmeasured) == {"cpu_time", "memory_used", "network_requests"}
-    assert all("share this process" in reason for reason in usage.unmeasured.values())
+    assert usage.cpu_time is not None
+    assert (usage.memory_used, usage.network_requests, usage.redirects) == (None, None, None)
+    assert set(usage.unmeasured) == {"memory_used", "network_requests", "redirects"}
 
 
 def test_execution_ids_differ_between_calls_and_engines() -> None:
@@ -138,7 +173,7 @@ def test_a_failed_start_has_no_duration() -> None:
     metadata = execute("double", {}).metadata
     assert (metadata.duration, metadata.isolation, metadata.layer) == (None, None, 1)
     assert metadata.overhead > 0
-    assert set(metadata.resource_usage.unmeasured.values()) == {"the skill did not start"}
+    assert set(metadata.resource_usage.unmeasured.values()) == {"the skill did not run for this call"}
 
 
 def test_an_unknown_skill_is_a_failed_result() -> None:
@@ -219,7 +254,7 @@ def parts(value: Any) -> list[Any]:
 @given(st.dictionaries(st.text(max_size=3), JSON, max_size=3))
 def test_the_copy_is_equal_and_shares_nothing(params: dict[str, Any]) -> None:
     """Whatever JSON the caller gives, the skill gets an equal value that shares no dict and no list with it."""
-    got = _own_copy("fake", params)
+    got = own_copy("fake", params)
     assert got == params
     assert not {id(part) for part in parts(got)} & {id(part) for part in parts(params)}
 
@@ -241,7 +276,6 @@ def test_output_that_breaks_the_skills_word_fails_the_call() -> None:
     [
         (CommandHandler(argv=("true",)), 2, "command"),
         (ScriptHandler(source="def run(params): return 1"), 2, "script"),
-        (HttpHandler(url="http://127.0.0.1/"), 3, "http"),
     ],
 )
 def test_other_layers_are_refused_until_they_have_a_runner(handler: Any, layer: int, kind: str) -> None:
@@ -249,7 +283,7 @@ def test_other_layers_are_refused_until_they_have_a_runner(handler: Any, layer: 
     definition = SkillDefinition(id="a", name="a", layer=layer, handler=handler)
     result = execute("a", {}, definition)
     assert isinstance(result.error, HandlerNotRunnableError)
-    assert f"a {kind} handler (layer {layer}) has no runner: this release runs layer 1 only" in str(result.error)
+    assert f"a {kind} handler (layer {layer}) has no runner: this release runs layers 1 and 3" in str(result.error)
     assert execute("a", {}, definition, runners={kind: FakeRunner(lambda *_: "ran")}).output == "ran"
 
 
@@ -320,9 +354,133 @@ def test_an_engine_without_a_cache_still_runs() -> None:
 
 
 def test_a_wrong_engine_is_refused() -> None:
-    """A runner for no kind of handler, and a thread count below one, are errors that show the value."""
+    """A runner for no kind of handler, and a cache of results that is none, are errors that show the value."""
     with pytest.raises(InvalidValueError, match=r"\['magic'\] name no kind of handler"):
         LayeredExecutionEngine(InMemorySkillRegistry(), runners={"magic": FakeRunner()})
-    for threads in (0, -1, True, 2.5):
-        with pytest.raises(InvalidValueError, match="max_threads"):
-            FunctionOptions(max_threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValueError, match="results=5 must be a SkillCache, or None"):
+        LayeredExecutionEngine(InMemorySkillRegistry(), results=5)
+
+
+def test_what_is_under_way_can_be_seen() -> None:
+    """`active` holds each execution with its id, start and state, oldest first, until its result is there."""
+    gate, running = asyncio.Event(), asyncio.Event()
+    wall = FakeClock(50.0)
+
+    async def answer(*_: Any) -> None:
+        running.set()
+        await gate.wait()
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        tasks = [asyncio.create_task(engine.execute("fake"))]
+        await running.wait()
+        tasks.append(asyncio.create_task(engine.execute("fake")))
+        await asyncio.sleep(0)
+        wall.advance(1.0)
+        assert [(run.skill_id, run.state, run.start) for run in engine.active] == [
+            ("fake", "running", 50.0),
+            ("fake", "queued", 50.0),
+        ]
+        assert engine.limits()["engine"] == (1, 1, 1)
+        ids = [run.execution_id for run in engine.active]
+        gate.set()
+        assert [(await task).metadata.execution_id for task in tasks] == ids
+        assert engine.active == ()
+
+    with_engine(
+        work, PLAIN, runners={"function": FakeRunner(answer)}, guards=GuardOptions(concurrency=1), wall_clock=wall
+    )
+
+
+# event loops
+
+
+def test_an_engine_works_across_the_cells_of_a_notebook() -> None:
+    """Each cell runs to its end on the same loop: executions, kept outputs and listeners last from one to the next."""
+    kept = PLAIN.model_copy(update={"cacheable": True})
+    runner = FakeRunner(lambda *_: [1])
+    registry = InMemorySkillRegistry()
+    engine = LayeredExecutionEngine(registry, runners={"function": runner})
+    told: list[Any] = []
+    engine.on("execution-complete", told.append)
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(registry.register(kept))
+        assert loop.run_until_complete(engine.call("fake")) == [1]
+        background = loop.create_task(engine.execute_many([("fake", {"n": n}) for n in range(3)]))
+        assert loop.run_until_complete(engine.execute("fake")).metadata.cached
+        assert len(loop.run_until_complete(background)) == 3
+        loop.run_until_complete(engine.aclose())
+    assert len(told) == 5
+
+
+def test_another_event_loop_is_refused() -> None:
+    """An engine belongs to the loop that first used it; another one is told so, also when it would close the engine."""
+    registry = InMemorySkillRegistry()
+    asyncio.run(registry.register(PLAIN))
+    engine = LayeredExecutionEngine(registry, runners={"function": FakeRunner(lambda *_: 1)})
+
+    async def read() -> None:
+        async for _ in engine.stream("fake"):
+            pass
+
+    assert asyncio.run(engine.call("fake")) == 1
+    for use in (
+        engine.execute("fake"),
+        engine.call("fake"),
+        engine.execute_many([("fake", {})]),
+        read(),
+        engine.aclose(),
+    ):
+        with pytest.raises(WrongLoopError, match="make an engine for it"):
+            asyncio.run(use)
+
+
+# much of it
+
+
+@pytest.mark.slow
+def test_memory_is_flat() -> None:
+    """Twenty thousand executions leave nothing behind, with the garbage collector off: results, failures, kept outputs."""
+    counts = asyncio.run(grown(20_000))
+    assert max(counts) < 1000, counts  # a leak of one object in twenty executions would show
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_million() -> None:
+    """A million executions of a no-op leave nothing behind that grows with their number."""
+    counts = asyncio.run(grown(1_000_000, kinds=("fake",)))
+    assert max(counts) < 1000, counts  # a leak of one object in twenty executions would show
+
+
+async def grown(calls: int, kinds: tuple[str, ...] = ("fake", "kept", "fails")) -> list[int]:
+    """Returns by how much the number of objects and of memory blocks grew over the calls, listened to, cycles not freed."""
+    registry = InMemorySkillRegistry()
+    for name in kinds:
+        await registry.register(PLAIN.model_copy(update={"id": name, "name": name, "cacheable": name == "kept"}))
+
+    def answer(skill_id: str, params: dict[str, Any]) -> None:
+        if skill_id == "fails":
+            raise ValueError("no")
+
+    class Forgetful(FakeRunner):
+        async def run(self, execution: Execution) -> Any:
+            self.calls.clear()
+            return await super().run(execution)
+
+    async with LayeredExecutionEngine(registry, runners={"function": Forgetful(answer)}) as engine:
+        engine.on("execution-complete", lambda _: None)
+
+        async def some(number: int) -> None:
+            for _ in range(number // len(kinds)):
+                for name in kinds:
+                    await engine.execute(name, {"x": 1})
+
+        await some(3000)
+        gc.collect()
+        gc.disable()
+        try:
+            before = (len(gc.get_objects()), sys.getallocatedblocks())
+            await some(calls)
+            after = (len(gc.get_objects()), sys.getallocatedblocks())
+        finally:
+            gc.enable()
+    return [now - then for then, now in zip(before, after, strict=True)]

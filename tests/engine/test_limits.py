@@ -10,7 +10,8 @@ import pytest
 from skilllab.define import skill
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import InvalidValueError, LimitNotEnforceableError
-from skilllab.model import ExecutionResult, ResourceLimits, SkillDefinition
+from skilllab.model import ResourceLimits, SkillDefinition
+from skilllab.outcome import ExecutionResult
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeRunner
 
