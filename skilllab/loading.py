@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from skilllab.errors import HandlerNotRunnableError, InvalidDefinitionError
@@ -22,6 +24,8 @@ class LoadedSkill:
     check_input: Validator
     check_output: Validator | None
     batch: Callable[..., Any] | None = None
+    direct: bool = False
+    """Whether the function is a plain `async def` that needs nothing but its parameters."""
 
     def __deepcopy__(self, memo: object) -> LoadedSkill:
         return self
@@ -55,7 +59,9 @@ def load(definition: SkillDefinition, revision: int) -> LoadedSkill:
         return LoadedSkill(definition, revision, None, check_input, check_output)
     function = import_function(handler.target, handler.function, definition.id)
     batch = None if handler.batch is None else import_function(handler.batch, handler.batch_function, definition.id)
-    return LoadedSkill(definition, revision, function, check_input, check_output, batch)
+    coroutine = isinstance(function, FunctionType) and bool(function.__code__.co_flags & inspect.CO_COROUTINE)
+    direct = coroutine and batch is None and not handler.leases
+    return LoadedSkill(definition, revision, function, check_input, check_output, batch, direct)
 
 
 def check(definition: SkillDefinition, revision: int) -> Validation:

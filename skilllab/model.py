@@ -299,6 +299,7 @@ class HttpBatch(_Checked):
 
     It is sent `{items: [...]}`, each item the skill's parameters, and answers `{answers: [...]}`, one for each item in
     order: `{"status": 200, "body": ...}`, where a status of 400 or more fails that call alone. max_size: items at most.
+    The skill's headers and query go with it as far as they take no parameter; a redirect is not followed.
     """
 
     method: Literal["POST", "PUT"] = "POST"

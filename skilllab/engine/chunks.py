@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 from skilllab.engine.execution import Execution
-from skilllab.engine.stepping import Stepper, awaited, cpu_time_so_far, measured
+from skilllab.engine.stepping import Stepper, awaited, measured
 
 _END = object()
 """What follows the last chunk."""
@@ -18,13 +18,13 @@ async def chunks_on_loop(stepper: Stepper, execution: Execution, source: Any) ->
     execution.usage = measured(0.0)
     try:
         while True:
-            chunk = await stepper.run(execution, _next_on_loop(execution, source), *cpu_time_so_far(execution))
+            chunk = await stepper.run(execution, _next_on_loop(execution, source))
             if chunk is _END:
                 return
             yield chunk
     finally:
         if execution.left_behind is None:
-            await stepper.run(execution, awaited(source.aclose()), *cpu_time_so_far(execution))
+            await stepper.run(execution, awaited(source.aclose()))
 
 
 async def chunks_in_thread(

@@ -141,7 +141,7 @@ class LayeredExecutionEngine:
             self._starts.tell(_new(ExecutionEvent, ("execution-start", run.execution_id, skill_id, run.start, None)))
         try:
             output = self._pipeline.output(run, params, resource_limits, timeout, cache, caller)
-            if not run.cached:
+            if not run.ended:
                 output = await output
         # No variable keeps the error: its traceback holds this frame, and each would keep the other alive.
         except asyncio.CancelledError as caught:

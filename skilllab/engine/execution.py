@@ -42,8 +42,15 @@ class Execution:
     isolation: str | None = None
     usage = NOT_STARTED
     attempts = 0
+    cpu_time = 0.0  # seconds noted so far; `unseen` is the usage that says why they are not all
+    unseen: ResourceUsage | None = None
+    coroutine: Any = None
+    pending: Any = None
+    output: Any = None
+    ended = False  # whether `output` is there without anything to await
     waited = 0.0
     queued = 0.0
+    began = 0.0
     duration: float | None = None
     cached = False
     deadline: float | None = None

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 from skilllab.engine.chunks import chunks_in_thread, chunks_on_loop
@@ -19,7 +18,7 @@ from skilllab.engine.coalescing import Coalescer
 from skilllab.engine.execution import Execution
 from skilllab.engine.leases import Leases
 from skilllab.engine.pools import ConnectionPool
-from skilllab.engine.stepping import LEFT_BEHIND, Stepper, awaited, cpu_time_so_far, measured, skill_failure
+from skilllab.engine.stepping import LEFT_BEHIND, Stepper, awaited, measured, skill_failure
 from skilllab.engine.threads import Job, Threads
 from skilllab.errors import HandlerNotRunnableError, InvalidValueError
 from skilllab.model import FrozenDict
@@ -95,21 +94,33 @@ class FunctionRunner:
         Raises SkillFailedError with the function's own error as its cause (a SystemExit included: no skill ends the
         program), LeaseError, BatchError, HandlerNotRunnableError for what is no function or yields.
         """
-        skill = execution.skill
-        function, handler = skill.function, skill.definition.handler
-        if (  # the common case, without a further await in between
-            type(function) is FunctionType
-            and function.__code__.co_flags & inspect.CO_COROUTINE
-            and skill.batch is None
-            and not handler.leases  # type: ignore[union-attr]  # a function's handler is a FunctionHandler
-        ):
-            stepper = self._stepper or self._begin()
-            try:
-                coroutine = function(**execution.params)
-            except Exception as error:
-                raise skill_failure(execution.skill_id, error) from error
-            return await stepper.run(execution, coroutine)
-        return await self._run_otherwise(execution)
+        if not execution.skill.direct:
+            return await self._run_otherwise(execution)
+        if not self.begin(execution):
+            await self.go_on(execution)
+        return execution.output
+
+    def begin(self, execution: Execution) -> bool:
+        """Takes the first step of an `async def` without await in between; returns whether it was the last.
+
+        For skills that are `direct`. The output is then in `execution.output`; else `go_on` must be awaited.
+        """
+        stepper = self._stepper or self._begin()
+        try:
+            coroutine = execution.skill.function(**execution.params)  # type: ignore[misc]  # direct: it is a function
+        except Exception as error:
+            raise skill_failure(execution.skill_id, error) from error
+        if stepper.step(execution, coroutine):
+            return True
+        execution.coroutine = coroutine
+        return False
+
+    async def go_on(self, execution: Execution) -> Any:
+        """Takes the steps after the first and returns the output."""
+        coroutine, execution.coroutine = execution.coroutine, None
+        stepper = self._stepper or self._begin()
+        await stepper.rest(execution, coroutine)
+        return execution.output
 
     async def stream(self, execution: Execution) -> AsyncGenerator[Any, None]:
         """Yields the chunks of a generator, each computed when it is asked for; closes the generator at the end.
@@ -187,7 +198,7 @@ class FunctionRunner:
         # A plain function may hand out an awaitable (a wrapper around an async def): that belongs on the loop as well.
         stepper = self._stepper or self._begin()
         coroutine = output if inspect.iscoroutine(output) else awaited(output)
-        return await stepper.run(execution, coroutine, *cpu_time_so_far(execution))
+        return await stepper.run(execution, coroutine)
 
     async def _in_thread(
         self,
@@ -242,7 +253,8 @@ def _note_job(execution: Execution, job: Job) -> None:
     if execution.left_behind is not None:
         execution.usage = LEFT_BEHIND
     elif job.began:
-        execution.usage = measured((execution.usage.cpu_time or 0.0) + job.cpu_time)
+        execution.cpu_time += job.cpu_time
+        execution.usage = execution.unseen or measured(execution.cpu_time)
 
 
 def _call(skill_id: str, function: Callable[..., Any], args: tuple[Any, ...], params: Mapping[str, Any]) -> Any:

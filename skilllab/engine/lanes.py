@@ -27,6 +27,7 @@ class Lane:
     """One skill at one revision: how it runs, how long, in which limits, behind which breaker."""
 
     __slots__ = (
+        "begin",
         "breaker",
         "cache_ttl",
         "cacheable",
@@ -60,6 +61,8 @@ class Lane:
         self.own_gate = own_gate
         self.gates = gates
         self.layer = definition.layer
+        # A runner may take the first step of a plain coroutine at once, which saves two layers of awaiting.
+        self.begin = getattr(runner, "begin", None) if skill.direct else None
         self.seen = -1  # the registry's changes when it was last found to be up to date
         self.limits = definition.resource_limits
         self.timeout = guards.timeout if definition.timeout == "inherit" else definition.timeout

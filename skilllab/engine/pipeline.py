@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ class Pipeline:
         cache: bool,
         caller: Hashable,
     ) -> Any:
-        """Returns the kept output, with `run.cached` set, or else what to await for the output of the execution.
+        """Returns the output, with `run.ended` set, or else what to await for it.
 
         It is no coroutine itself, since every layer of those costs.
         """
@@ -83,14 +83,14 @@ class Pipeline:
         results = self._results if lane.cacheable and cache and run.sink is None else None
         if results is not None:
             params, key, output = results.kept(run, lane, params, caller)
-            if run.cached:
+            if run.ended:
                 return output
         run.clock, run.on_block = self._clock, self._on_block
         self.interruptions.attach(run, timeout)
         if results is not None:
             return results.shared(run, lane, params, key)
         run.params = lane.checked(params)
-        return self._guarded(run, lane)
+        return self._guarded(run, lane) if lane.begin is None or run.sink is not None else self._at_once(run, lane)
 
     def _still_valid(self, lane: Lane) -> bool:
         changes = self._registry.changes
@@ -117,7 +117,7 @@ class Pipeline:
         run.layer = skill.definition.layer
         self._lanes.add(skill)
         output = self.output(run, params, asked, timeout, cache, caller)
-        return output if run.cached else await output
+        return output if run.ended else await output
 
     async def _queue(self, run: Execution, lane: Lane) -> None:
         """Waits for every place that the skill needs; gives back those it has when one cannot be had."""
@@ -136,43 +136,76 @@ class Pipeline:
         finally:
             run.queued = self._clock() - begin
 
+    def _at_once(self, run: Execution, lane: Lane) -> Any:
+        """Takes the first step of a skill for which there is a place; returns the output, or what to await for it."""
+        for gate in lane.gates:
+            if gate.free <= 0:
+                return self._guarded(run, lane)
+        for gate in lane.gates:
+            gate.free -= 1
+        ticket = self._enter(run, lane)
+        try:
+            run.ended = lane.begin(run)  # type: ignore[misc]  # who comes here has one
+        except BaseException as error:
+            self._leave(run, lane, ticket, error)
+            raise
+        if not run.ended:
+            return self._through(run, lane, ticket, lane.runner.go_on(run))  # type: ignore[attr-defined]
+        self._leave(run, lane, ticket)
+        if lane.skill.check_output is not None:
+            check_output(lane.skill, run.output)
+        return run.output
+
     async def _guarded(self, run: Execution, lane: Lane) -> Any:
         """Runs the skill when there is a place for it and its breaker admits it."""
-        breaker, runner, gates = lane.breaker, lane.runner, lane.gates
-        for gate in gates:
+        for gate in lane.gates:
             if gate.free <= 0:
                 await self._queue(run, lane)
                 break
         else:
-            for gate in gates:
+            for gate in lane.gates:
                 gate.free -= 1
+        ticket = self._enter(run, lane)
+        work = lane.runner.run(run) if run.sink is None else self._drain(run, lane.runner)
+        return await self._through(run, lane, ticket, work)
+
+    async def _through(self, run: Execution, lane: Lane, ticket: int, work: Awaitable[Any]) -> Any:
         try:
-            ticket = 0 if breaker is None else breaker.admit()
-            run.isolation = runner.isolation
-            run.attempts = 1
-            begin = self._clock()
-            try:
-                output = await (runner.run(run) if run.sink is None else self._drain(run, runner))
-            except BaseException as error:
-                run.duration = self._clock() - begin - run.waited
-                if breaker is not None:
-                    breaker.report(ticket, _worked(run, error))
-                raise
-            run.duration = self._clock() - begin - run.waited
-            if breaker is not None and (breaker.failures or run.interrupts):
-                breaker.report(ticket, _worked(run, None))
-        finally:
-            if run.left_behind is None:
-                for gate in gates:
-                    if gate.waiting:
-                        gate.release()
-                    else:
-                        gate.free += 1
-            else:  # what could not be stopped keeps its places until it ends
-                run.left_behind.add_done_callback(lambda _: _release(gates))
+            output = await work
+        except BaseException as error:
+            self._leave(run, lane, ticket, error)
+            raise
+        self._leave(run, lane, ticket)
         if lane.skill.check_output is not None and run.sink is None:
             check_output(lane.skill, output)
         return output
+
+    def _enter(self, run: Execution, lane: Lane) -> int:
+        """Begins the run of an execution that has its places; returns the ticket of its breaker."""
+        try:
+            ticket = 0 if lane.breaker is None else lane.breaker.admit()
+        except BaseException:
+            _release(lane.gates)
+            raise
+        run.isolation = lane.runner.isolation
+        run.attempts = 1
+        run.began = self._clock()
+        return ticket
+
+    def _leave(self, run: Execution, lane: Lane, ticket: int, error: BaseException | None = None) -> None:
+        """Ends the run: measures it, tells its breaker, gives its places back."""
+        run.duration = self._clock() - run.began - run.waited
+        breaker = lane.breaker
+        if breaker is not None and (breaker.failures or error is not None or run.interrupts):
+            breaker.report(ticket, _worked(run, error))
+        if run.left_behind is None:
+            for gate in lane.gates:
+                if gate.waiting:
+                    gate.release()
+                else:
+                    gate.free += 1
+        else:  # what could not be stopped keeps its places until it ends
+            run.left_behind.add_done_callback(lambda _: _release(lane.gates))
 
     async def _drain(self, run: Execution, runner: Runner) -> None:
         assert run.sink is not None

@@ -57,7 +57,7 @@ class Results:
         key: Key = tuple.__new__(Key, (RESULT, (lane.token, value, run.limits, caller)))
         output = self._cache.get(key, _MISSING)
         if output is not _MISSING:
-            run.cached = True
+            run.cached = run.ended = True
         return params, key, output
 
     async def shared(self, run: Execution, lane: Lane, params: Any, key: Key) -> Any:

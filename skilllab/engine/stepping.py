@@ -43,12 +43,6 @@ def unmeasured(reason: str) -> ResourceUsage:
     return ResourceUsage(unmeasured=FrozenDict({"cpu_time": reason, **_UNMEASURED}))
 
 
-def cpu_time_so_far(execution: Execution) -> tuple[float, ResourceUsage | None]:
-    """Returns the CPU time (s) that is noted, and the usage that says why it is not known; with these a stepper goes on."""
-    usage = execution.usage
-    return (0.0, usage) if usage.cpu_time is None else (usage.cpu_time, None)
-
-
 async def awaited(awaitable: Any) -> Any:
     """Returns what the awaitable gives: a coroutine, which can be stepped, of what is none."""
     return await awaitable
@@ -127,72 +121,83 @@ class Stepper:
         if not self.watch.users and self._current_factory() is self.watch:
             self._loop.set_task_factory(self.watch.previous)
 
-    @types.coroutine
-    def run(
-        self, execution: Execution, coroutine: Any, cpu: float = 0.0, unseen: ResourceUsage | None = None
-    ) -> Generator[Any, Any, Any]:
-        """Returns what the coroutine returns, and notes in the execution what its steps cost.
+    async def run(self, execution: Execution, coroutine: Any) -> Any:
+        """Returns what the coroutine returns; see `step`. CPU time is added to what the execution has spent so far."""
+        if not self.step(execution, coroutine):
+            await self.rest(execution, coroutine)
+        return execution.output
 
-        cpu, unseen: CPU time (s) so far, and why it is not known, when this goes on with what was stepped before.
+    def step(self, execution: Execution, coroutine: Any, value: Any = None, error: BaseException | None = None) -> bool:
+        """Takes one step and notes in the execution what it cost; returns whether it was the last.
+
+        The output is then in `execution.output`, and before that what is waited for in `execution.pending`.
         Raises SkillFailedError for what the coroutine raises (a SystemExit included: no skill ends the program), and
-        CancelledError when the caller was cancelled. A coroutine that waits on after a second interruption is left behind.
+        CancelledError when the caller was cancelled.
         """
         watch, clock, cpu_clock = self.watch, execution.clock, self._cpu_clock
-        longest = execution.longest_step or 0.0
-        value = error = yielded = trace = None
+        marks, others_cpu, others_wall, threads = watch.marks, watch.cpu, watch.wall, count_threads()
+        trace = None
+        begin = clock()
+        begin_cpu = cpu_clock()
+        try:
+            execution.pending = coroutine.send(value) if error is None else coroutine.throw(error)
+            return False
+        except StopIteration as end:
+            execution.output = end.value
+            return True
+        except (Exception, SystemExit, asyncio.CancelledError) as caught:
+            # KeyboardInterrupt is not among them: on the loop's thread it is the person at the keyboard.
+            trace = caught.__traceback__
+            if isinstance(caught, asyncio.CancelledError) and (execution.interrupts or _was_cancelled(execution)):
+                raise
+            raise skill_failure(execution.skill_id, caught) from caught
+        finally:
+            spent = cpu_clock() - begin_cpu
+            step = clock() - begin
+            execution.cpu_time += spent - (watch.cpu - others_cpu)  # what inner executions noted meanwhile is theirs
+            watch.cpu = others_cpu + spent
+            own = step - (watch.wall - others_wall)
+            watch.wall = others_wall + step
+            if own > (execution.longest_step or 0.0):
+                execution.longest_step = own
+            if own > SLOW_STEP:
+                execution.block(own, where_ended(execution.skill.function, coroutine, trace))
+            if watch.marks != marks or count_threads() > threads:
+                execution.unseen = USED_THREADS if watch.marks == marks else STARTED_TASKS
+                watch.marks = marks
+            elif self._current_factory() is not watch:
+                execution.unseen = TASKS_UNSEEN
+            execution.usage = execution.unseen or _new(
+                ResourceUsage, (execution.cpu_time, None, None, None, _UNMEASURED)
+            )
+            error = trace = None  # an error's traceback holds this frame, which must not hold it too
+
+    @types.coroutine
+    def rest(self, execution: Execution, coroutine: Any) -> Generator[Any, Any, None]:
+        """Takes the steps after the first; a coroutine that waits on after a second interruption is left behind."""
+        watch = self.watch
+        value = error = None
         try:
             while True:
-                marks, others_cpu, others_wall, threads = watch.marks, watch.cpu, watch.wall, count_threads()
-                begin = clock()
-                begin_cpu = cpu_clock()
-                try:
-                    yielded = coroutine.send(value) if error is None else coroutine.throw(error)
-                except StopIteration as end:
-                    return end.value
-                except BaseException as caught:
-                    trace = caught.__traceback__
-                    raise
-                finally:
-                    spent = cpu_clock() - begin_cpu
-                    step = clock() - begin
-                    cpu += spent - (watch.cpu - others_cpu)  # what inner executions noted meanwhile is theirs
-                    watch.cpu = others_cpu + spent
-                    own = step - (watch.wall - others_wall)
-                    watch.wall = others_wall + step
-                    if own > longest:
-                        longest = own
-                    if own > SLOW_STEP:
-                        execution.block(own, where_ended(execution.skill.function, coroutine, trace))
-                    if watch.marks != marks or count_threads() > threads:
-                        unseen = USED_THREADS if watch.marks == marks else STARTED_TASKS
-                        watch.marks = marks
+                yielded, execution.pending = execution.pending, None
                 if error is not None and execution.interrupts >= 2 and isinstance(error, asyncio.CancelledError):
-                    unseen = LEFT_BEHIND
+                    execution.unseen = execution.usage = LEFT_BEHIND
                     self._leave_behind(execution, coroutine, yielded)
                     raise asyncio.CancelledError
                 if yielded is not None and yielded is not watch.passed:
                     watch.passed = yielded
                     if _waits_for_thread(yielded):
-                        unseen = USED_THREADS
+                        execution.unseen = USED_THREADS
                 error = None
                 try:
                     value = yield yielded
                 except BaseException as caught:  # noqa: BLE001 - whatever it is, it is the coroutine's to meet
                     value, error = None, caught
                 watch.passed = None
-        except (Exception, SystemExit, asyncio.CancelledError) as caught:
-            # KeyboardInterrupt is not among them: on the loop's thread it is the person at the keyboard.
-            if isinstance(caught, asyncio.CancelledError) and (execution.interrupts or _was_cancelled(execution)):
-                raise
-            raise skill_failure(execution.skill_id, caught) from caught
+                if self.step(execution, coroutine, value, error):
+                    return
         finally:
-            value = error = yielded = trace = None  # an error's traceback holds this frame, which must not hold it too
-            execution.longest_step = longest
-            if unseen is None and self._current_factory() is not watch:
-                unseen = TASKS_UNSEEN
-            if unseen is None:  # as measured() does, without the call
-                unseen = _new(ResourceUsage, (cpu, None, None, None, _UNMEASURED))
-            execution.usage = unseen
+            value = error = yielded = None  # as in step
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Runs what is left behind in a task, which counts as left until it ends."""

@@ -378,11 +378,11 @@ def test_closing_waits_for_no_reader() -> None:
 
 
 def test_a_large_answer_lets_others_have_their_turn() -> None:
-    """While an answer of 60 MB is compressed, another request comes in and is answered."""
+    """While an answer of 20 MB is compressed, another request comes in and is answered."""
 
     async def main() -> None:
         async with DemoServer() as server, session(server) as client:
-            large = asyncio.create_task(status(client, "/bytes?size=60000000", headers={"Accept-Encoding": "gzip"}))
+            large = asyncio.create_task(status(client, "/bytes?size=20000000", headers={"Accept-Encoding": "gzip"}))
             await inside(server, 1)
             assert await status(client) == 200
             assert (await server.statistics()).requests == {"user": {200: 1}}

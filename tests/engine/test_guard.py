@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skilllab.engine import ConcurrencyLimit, GuardOptions, LayeredExecutionEngine
+from skilllab.engine import ConcurrencyLimit, Execution, GuardOptions, LayeredExecutionEngine
 from skilllab.engine.guard import checked_seconds
-from skilllab.errors import InvalidValueError, QueueFullError
+from skilllab.errors import ExecutionTimeoutError, InvalidValueError, QueueFullError
 from skilllab.model import SkillDefinition
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeRunner
@@ -439,6 +439,35 @@ def test_places_come_back_whatever_happens(data: st.DataObject) -> None:
     with_engine(work, counted, definition("a"), concurrency=limit, queue_size=5, breaker_failures=3)
     assert counted.most.get("all", 0) <= limit
     assert counted.now.get("all", 0) == 0
+
+
+def test_what_could_not_be_stopped_keeps_its_place() -> None:
+    """A run that a runner left behind holds its places until it ends, although its caller has its result."""
+    ends: list[asyncio.Future[None]] = []
+
+    class Leaving(FakeRunner):
+        async def run(self, execution: Execution) -> Any:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                execution.left_behind = asyncio.get_running_loop().create_future()
+                ends.append(execution.left_behind)
+
+    async def run() -> None:
+        registry = InMemorySkillRegistry()
+        for name in ("a", "kept"):
+            await registry.register(definition(name, cacheable=name == "kept"))
+        guards = GuardOptions(concurrency=1, queue_size=0)
+        async with LayeredExecutionEngine(registry, runners={"function": Leaving()}, guards=guards) as engine:
+            for name in ("a", "kept"):
+                assert isinstance((await engine.execute(name, timeout=0.01)).error, ExecutionTimeoutError)
+                assert engine.limits()["engine"] == (1, 1, 0)
+                assert isinstance((await engine.execute(name)).error, QueueFullError)
+                ends.pop().set_result(None)
+                await settle()
+                assert engine.limits()["engine"] == (1, 0, 0)
+
+    asyncio.run(run())
 
 
 # an update

@@ -33,7 +33,7 @@ from skilllab.experiments.failures import (
     spread,
     storm,
 )
-from skilllab.experiments.failures.outage import at_times, play
+from skilllab.experiments.failures.outages import at_times, play
 from skilllab.experiments.failures.queue import QueueTarget
 from skilllab.experiments.failures.retries import Retried
 from skilllab.experiments.failures.storms import Way

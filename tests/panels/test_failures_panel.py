@@ -190,7 +190,7 @@ def test_callbacks_from_another_thread_only_hand_over() -> None:
         await turns()
         assert panel.summary.startswith("Measured")
 
-    asyncio.run(main())
+    asyncio.run(main(), debug=True)  # refuses what another thread does to the loop
 
 
 def test_a_run_that_fails_says_so() -> None:

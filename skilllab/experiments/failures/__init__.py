@@ -2,8 +2,8 @@
 
 from skilllab.experiments.failures.apart import outage_apart
 from skilllab.experiments.failures.cleanup import Left, Remains, cancellations, left_behind
-from skilllab.experiments.failures.kinds import Kind, kinds
-from skilllab.experiments.failures.outage import Scenario, outage, predicted
+from skilllab.experiments.failures.causes import Kind, kinds
+from skilllab.experiments.failures.outages import Scenario, outage, predicted
 from skilllab.experiments.failures.retries import RetryCosts, asked_to_wait, retry_costs
 from skilllab.experiments.failures.skills import registry_of
 from skilllab.experiments.failures.storms import Crowd, Storm, storm

@@ -8,7 +8,7 @@ import sys
 
 from skilllab.demo.wire import pack
 from skilllab.errors import SkilllabError
-from skilllab.experiments.failures.outage import Scenario, outage
+from skilllab.experiments.failures.outages import Scenario, outage
 
 
 def _say(what: str, told: object) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from skilllab.demo.wire import Values
 from skilllab.errors import SkilllabError
-from skilllab.experiments.failures.outage import OnProgress, Scenario
+from skilllab.experiments.failures.outages import OnProgress, Scenario
 from skilllab.experiments.failures.timeline import Outage
 
 
