@@ -29,7 +29,7 @@ def test_a_fake_clock_moves_only_when_told() -> None:
 
 
 def execution(params: dict[str, Any]) -> Execution:
-    run = Execution("1", "a", 0.0, 0.0)
+    run = Execution.of("1", "a", 0.0, 0.0)
     run.skill, run.params = load(SkillDefinition(id="a", name="a", layer=1), 1), params
     return run
 

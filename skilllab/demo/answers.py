@@ -55,7 +55,8 @@ async def send(request: web.Request, answer: Answer, *, gzip: bool) -> web.Strea
     await response.prepare(request)
     if request.method != "HEAD":
         for piece in pieces:
-            await response.write(piece)
+            if piece:  # a compressor keeps much to itself
+                await response.write(piece)
             await asyncio.sleep(0)  # others have their turn: writing waits only for a full socket
     await response.write_eof()
     return response
@@ -74,6 +75,5 @@ def accepts_gzip(header: str) -> bool:
 def _compressed(pieces: Iterator[bytes]) -> Iterator[bytes]:
     compressor = zlib.compressobj(1, wbits=31)  # 31: the gzip format; 1: the level of most web servers
     for piece in pieces:
-        if squeezed := compressor.compress(piece):
-            yield squeezed
+        yield compressor.compress(piece)
     yield compressor.flush()

@@ -133,7 +133,7 @@ class Coalescer:
 
 def _shared_execution(first: Execution) -> Execution:
     """Returns the execution of a whole batch, which reports in the name of its first."""
-    shared = Execution(first.execution_id, first.skill_id, first.start, first.clock())
+    shared = Execution.of(first.execution_id, first.skill_id, first.start, first.clock())
     shared.skill, shared.clock, shared.on_block = first.skill, first.clock, first.on_block
     shared.params, shared.limits = {}, None
     task = asyncio.current_task()

@@ -130,15 +130,19 @@ class LayeredExecutionEngine:
         task = current_task(self._loop) if get_ident() == self._thread else None
         if task is None or self._closed:
             task = self._bind()
-        run = Execution(f"{self._prefix}-{next(self._numbers)}", skill_id, self._wall_clock(), self._clock())
-        run.cancelling = task.cancelling()
+        run = Execution()
+        run.execution_id = execution_id = f"{self._prefix}-{next(self._numbers)}"
+        run.skill_id = skill_id
+        run.start = self._wall_clock()
+        run.begin = self._clock()
         run.task = task
+        run.cancelling = task.cancelling()
         del task  # it may hold what is raised below, whose traceback holds this frame
         if _sink is not None:
             run.sink = _sink
-        self._active[run.execution_id] = run
+        self._active[execution_id] = run
         if self._starts.callbacks:
-            self._starts.tell(_new(ExecutionEvent, ("execution-start", run.execution_id, skill_id, run.start, None)))
+            self._starts.tell(_new(ExecutionEvent, ("execution-start", execution_id, skill_id, run.start, None)))
         try:
             output = self._pipeline.output(run, params, resource_limits, timeout, cache, caller)
             if not run.ended:
@@ -160,7 +164,7 @@ class LayeredExecutionEngine:
             self._finish(run, None, ExecutionCancelledError(f"{skill_id}: the program was interrupted"))
             raise
         else:
-            if undisturbed(run):
+            if run.task.cancelling() == run.cancelling and not run.interrupts:
                 return self._finish(run, output, None)
         try:  # it was told to stop and ended otherwise: by itself, or with an error of its own
             await absorb(run)

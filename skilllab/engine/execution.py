@@ -53,6 +53,8 @@ class Execution:
     began = 0.0
     duration: float | None = None
     cached = False
+    key: Any = None  # of the result cache, with the parameters that it was made of
+    asked: Any = None
     deadline: float | None = None
     timeout: float | None = None
     watched: dict[Execution, float] | None = None
@@ -64,11 +66,18 @@ class Execution:
     sink: Callable[[Any], Awaitable[None]] | None = None
     on_block: Callable[[Execution, float, str], object] | None = None
 
-    def __init__(self, execution_id: str, skill_id: str, start: float, begin: float) -> None:
-        self.execution_id = execution_id
-        self.skill_id = skill_id
-        self.start = start
-        self.begin = begin
+    execution_id: str
+    skill_id: str
+    start = 0.0
+    begin = 0.0
+
+    @classmethod
+    def of(cls, execution_id: str, skill_id: str, start: float = 0.0, begin: float = 0.0) -> Execution:
+        """Returns a new execution."""
+        execution = cls()
+        execution.execution_id, execution.skill_id = execution_id, skill_id
+        execution.start, execution.begin = start, begin
+        return execution
 
     def take_over(self, other: Execution) -> None:
         """Makes what was noted of the other execution, which ran in its stead, its own."""

@@ -82,13 +82,13 @@ class Pipeline:
             run.limits = lane.enforceable(asked)
         results = self._results if lane.cacheable and cache and run.sink is None else None
         if results is not None:
-            params, key, output = results.kept(run, lane, params, caller)
+            output = results.kept(run, lane, params, caller)
             if run.ended:
                 return output
         run.clock, run.on_block = self._clock, self._on_block
         self.interruptions.attach(run, timeout)
         if results is not None:
-            return results.shared(run, lane, params, key)
+            return results.shared(run, lane)
         run.params = lane.checked(params)
         return self._guarded(run, lane) if lane.begin is None or run.sink is not None else self._at_once(run, lane)
 

@@ -18,6 +18,7 @@ from skilllab.errors import InvalidParametersError, InvalidValueError, SingleFli
 
 RESULT = "result"
 _MISSING = object()
+_new: Any = tuple.__new__
 _PLAIN = frozenset({str, int, type(None)})
 _log = logging.getLogger("skilllab.engine")
 
@@ -41,8 +42,8 @@ class Results:
         self._flights: dict[Key, Flight] = {}
         self._aloft: set[asyncio.Task[Any]] = set()
 
-    def kept(self, run: Execution, lane: Lane, params: Any, caller: Hashable) -> tuple[Any, Key, Any]:
-        """Returns the parameters, checked if need be, their key, and the kept output; sets `run.cached` if there is one."""
+    def kept(self, run: Execution, lane: Lane, params: Any, caller: Hashable) -> Any:
+        """Returns the kept output with `run.ended` set; without one, notes `run.key` and `run.asked`, the parameters."""
         if lane.key_of is not None or type(params) is not dict:  # else they equal parameters that were checked before
             params = lane.checked(params)
         try:
@@ -54,14 +55,17 @@ class Results:
         if caller is not None:
             caller = canonical_key(caller, normal_form=None)
         # Lane, limits and caller are part of the key: nothing leaks between revisions, engines, limits or callers.
-        key: Key = tuple.__new__(Key, (RESULT, (lane.token, value, run.limits, caller)))
+        key = _new(Key, (RESULT, (lane.token, value, run.limits, caller)))
         output = self._cache.get(key, _MISSING)
-        if output is not _MISSING:
+        if output is _MISSING:
+            run.key, run.asked = key, params
+        else:
             run.cached = run.ended = True
-        return params, key, output
+        return output
 
-    async def shared(self, run: Execution, lane: Lane, params: Any, key: Key) -> Any:
+    async def shared(self, run: Execution, lane: Lane) -> Any:
         """Returns a copy of the output of an equal call under way, or runs the skill and keeps what it returns."""
+        key, params = run.key, run.asked
         flight = self._joinable(key, run, lane)
         if flight is None:
             flight = self._start(key, _twin(run, lane.checked(params)), lane)
@@ -182,7 +186,7 @@ def _own(output: Any, *, otherwise: Any) -> Any:
 
 def _twin(run: Execution, params: dict[str, Any]) -> Execution:
     """Returns the execution of a flight: like the one that starts it, but no caller's deadline ends it."""
-    twin = Execution(run.execution_id, run.skill_id, run.start, run.clock())
+    twin = Execution.of(run.execution_id, run.skill_id, run.start, run.clock())
     twin.skill, twin.limits, twin.params, twin.layer = run.skill, run.limits, params, run.layer
     twin.clock, twin.on_block = run.clock, run.on_block
     return twin

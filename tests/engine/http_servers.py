@@ -116,7 +116,7 @@ def execution(
     clock: Callable[[], float] = time.monotonic,
 ) -> Execution:
     """An execution as an engine makes it."""
-    made = Execution("e-1", definition.id, 0.0, 0.0)
+    made = Execution.of("e-1", definition.id, 0.0, 0.0)
     made.skill = _loaded(definition)
     made.params, made.limits, made.deadline, made.clock = params or {}, limits, deadline, clock
     return made

@@ -50,7 +50,7 @@ def execution_of(
     handler = FunctionHandler(
         target="m:f", function=function, batch=None if batch is None else "m:b", batch_function=batch, leases=leases
     )
-    execution = Execution("e", "s", 0.0, clock())
+    execution = Execution.of("e", "s", 0.0, clock())
     execution.skill = load(SkillDefinition(id="s", name="s", layer=1, handler=handler), revision)
     execution.params, execution.limits, execution.clock = params, None, clock
     task = asyncio.current_task()

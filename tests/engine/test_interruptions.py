@@ -199,7 +199,7 @@ def test_deadlines_strike_in_time(steps: list[tuple[str, Any, Any]]) -> None:
         told: dict[int, int] = {}
         for what, number, ago in steps:
             if what in ("watch", "late"):
-                run = Execution(str(len(runs)), "a", 0.0, clock() - ago)
+                run = Execution.of(str(len(runs)), "a", 0.0, clock() - ago)
                 runs.append(run)
                 interruptions.watch(run, run.begin, number, late=what == "late")
                 due[len(runs) - 1] = run.begin + number

@@ -44,7 +44,7 @@ class Steps:
         self.cpu.advance(seconds)
 
     def execution(self, function: Callable[..., Any]) -> Execution:
-        execution = Execution("e", "s", 0.0, 0.0)
+        execution = Execution.of("e", "s", 0.0, 0.0)
         execution.skill = load(
             SkillDefinition(id="s", name="s", layer=1, handler=FunctionHandler(target="m:f", function=function)), 1
         )
