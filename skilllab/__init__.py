@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skilllab.cache import UNSET, CacheStats, LRUStore, SkillCache, canonical_key, single_flight
     from skilllab.define import http_skill, skill
-    from skilllab.demo import DemoServer, DemoSettings
+    from skilllab.demo import DemoProcess, DemoServer, DemoSettings
     from skilllab.engine import (
         CircuitBreaker,
         ConcurrencyLimit,
@@ -45,6 +45,7 @@ __all__ = [
     "CircuitBreaker",
     "ConcurrencyLimit",
     "ConnectionPool",
+    "DemoProcess",
     "DemoServer",
     "DemoSettings",
     "ExecutionEvent",
@@ -83,6 +84,7 @@ _HOME = {
     "CircuitBreaker": "engine",
     "ConcurrencyLimit": "engine",
     "ConnectionPool": "engine.pools",
+    "DemoProcess": "demo",
     "DemoServer": "demo",
     "DemoSettings": "demo",
     "ExecutionEvent": "outcome",

@@ -12,6 +12,8 @@ from skilllab import settings
 from skilllab.engine.execution import Execution, Reason
 from skilllab.errors import ExecutionCancelledError, ExecutionError, ExecutionTimeoutError
 
+_MANY = 64  # queues: callers who hand on what is left of their own time have a timeout each
+
 
 class Interruptions:
     """Ends executions: at their deadline, by one timer for all of them, or when asked to.
@@ -20,13 +22,14 @@ class Interruptions:
     clean up; then it is cancelled once more, and a runner may leave behind what still goes on.
     """
 
-    __slots__ = ("_clock", "_loop", "_next", "_queues", "_timer")
+    __slots__ = ("_clock", "_loop", "_many", "_next", "_queues", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         self._loop = loop
         self._clock = clock
         # By timeout, each in order of deadline; who is late has a queue of its own, by its deadline, negative.
         self._queues: dict[float, dict[Execution, float]] = {}
+        self._many = _MANY
         self._next = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
@@ -51,6 +54,8 @@ class Interruptions:
         name = -deadline if late else timeout
         queue = self._queues.get(name)
         if queue is None:
+            if len(self._queues) >= self._many:
+                self._drop_empty()
             queue = self._queues[name] = {}
         queue[execution] = deadline
         execution.watched = queue
@@ -76,7 +81,7 @@ class Interruptions:
                 self.interrupt(execution, "timeout")
             else:
                 self._cancel(execution)
-        self._queues = {timeout: queue for timeout, queue in self._queues.items() if queue}
+        self._drop_empty()
         following = min((next(iter(queue.values())) for queue in self._queues.values()), default=math.inf)
         if following < math.inf:
             self._arm(following)
@@ -104,6 +109,10 @@ class Interruptions:
             execution.timeout = execution.deadline = None
             if timeout is not None:
                 self.watch(execution, execution.begin, timeout, late=True)
+
+    def _drop_empty(self) -> None:
+        self._queues = {name: queue for name, queue in self._queues.items() if queue}
+        self._many = max(_MANY, 2 * len(self._queues))
 
     def _cancel(self, execution: Execution) -> None:
         execution.interrupts += 1

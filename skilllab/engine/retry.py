@@ -27,24 +27,18 @@ async def retried(
     the delay; the failure that it returns is the outcome, and nobody sleeps. sleep: waits.
     """
     outcomes = [first]  # known already: the first "try" of the loop only hands it over
+    stopped: list[Failure] = []
 
     async def attempt() -> Any:
         return outcomes.pop() if outcomes else await again()
 
-    def failed(state: RetryCallState) -> Failure | None:
-        outcome = None if state.outcome is None or state.outcome.failed else state.outcome.result()
-        return outcome if isinstance(outcome, Failure) else None
-
     def wait(state: RetryCallState) -> float:
-        failure = failed(state)
+        failure = _failed(state)
         return 0.0 if failure is None else delay(state.attempt_number, failure)
 
-    stopped: list[Failure] = []
-
     def stop(state: RetryCallState) -> bool:
-        failure = failed(state)
-        if failure is None:
-            return True
+        failure = _failed(state)
+        assert failure is not None, "the loop asks after failures only"
         if state.attempt_number > retries:
             stopped.append(told(failure, f"after {state.attempt_number} attempts"))
         elif (barrier := obstacle(failure, state.upcoming_sleep)) is not None:
@@ -52,7 +46,7 @@ async def retried(
         return bool(stopped)
 
     def worth_another(state: RetryCallState) -> bool:
-        failure = failed(state)
+        failure = _failed(state)
         return failure is not None and failure.again
 
     loop = AsyncRetrying(
@@ -66,3 +60,9 @@ def told(failure: Failure, note: str) -> Failure:
     error = failure.error
     error.args = (f"{error.args[0]}; {note}", *error.args[1:])
     return failure
+
+
+def _failed(state: RetryCallState) -> Failure | None:
+    """Returns the Failure that the last attempt gave; None for an output, and for what was raised."""
+    outcome = None if state.outcome is None or state.outcome.failed else state.outcome.result()
+    return outcome if isinstance(outcome, Failure) else None

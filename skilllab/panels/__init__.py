@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skilllab.panels.batching import BatchingPanel
 from skilllab.panels.cache import CachePanel
 from skilllab.panels.controls import Control, amount, durations, named, steps, whole_numbers
 from skilllab.panels.failures import FailuresPanel
@@ -9,6 +10,7 @@ from skilllab.panels.panel import Panel
 from skilllab.panels.picture import Curve, Marker, Picture
 
 __all__ = [
+    "BatchingPanel",
     "CachePanel",
     "Control",
     "Curve",

@@ -97,7 +97,7 @@ class FailuresPanel(Panel):
 
     def _outage(self, scenario: Scenario) -> tuple[Outage, str]:
         if scenario == self._running and self._so_far is not None:
-            return self._so_far, "measuring"
+            return self._so_far, "measuring …"
         if scenario in self._measured:
             return self._measured[scenario], "measured"
         if scenario not in self._known:
@@ -174,7 +174,7 @@ def _words(scenario: Scenario, outage: Outage, how: str) -> str:
     without, guarded = outage.without, outage.guarded
     refused = guarded.count("refused")
     ways = (
-        f"{how.capitalize()} for {_count(len(without.calls), 'call')}, a stall of {_time(scenario.stall)} and a timeout of "
+        f"{how.capitalize()}, {_count(len(without.calls), 'call')}, a stall of {_time(scenario.stall)}, a timeout of "
         f"{_time(scenario.timeout)}: without a breaker callers wait {fmt.duration(without.waited)} in all, with one "
         f"{fmt.duration(guarded.waited)}. It opens after {_count(scenario.failures, 'failure')} in a row, refuses "
         f"{_count(refused, 'call')} at once, and lets one through after {_time(scenario.recovery)}, "

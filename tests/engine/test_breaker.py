@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skilllab import errors
-from skilllab.engine import CircuitBreaker, GuardOptions, LayeredExecutionEngine
+from skilllab.engine import CircuitBreaker, Execution, GuardOptions, LayeredExecutionEngine
 from skilllab.engine.guard import counts_as_failure
 from skilllab.errors import CircuitOpenError, InvalidValueError
-from skilllab.model import SkillDefinition
+from skilllab.model import FunctionHandler, SkillDefinition
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeClock, FakeRunner
 
@@ -290,19 +291,35 @@ def definition(skill_id: str = "a", **fields: Any) -> SkillDefinition:
     return SkillDefinition(id=skill_id, name=skill_id, layer=1, handler="textwrap:dedent", **fields)
 
 
-def with_engine(work: Callable[[LayeredExecutionEngine], Awaitable[Any]], answer: Any, **options: Any) -> Any:
+def as_function(skill: SkillDefinition, answer: Any) -> SkillDefinition:
+    """Returns the skill as an `async def` of its own, for the engine's own runner, with the same answers."""
+
+    async def function(**params: Any) -> Any:
+        answered = answer(skill.id, params)
+        return await answered if inspect.isawaitable(answered) else answered
+
+    return skill.model_copy(update={"handler": FunctionHandler(target="tests:skill", function=function)})
+
+
+def with_engine(
+    work: Callable[[LayeredExecutionEngine], Awaitable[Any]],
+    answer: Any,
+    *,
+    runner: FakeRunner | None = None,
+    real: bool = False,
+    **options: Any,
+) -> Any:
     """Runs the work with an engine whose skills a, b and (cacheable) c answer as told; three failures open."""
 
     async def run() -> Any:
         registry = InMemorySkillRegistry()
         skills = [definition("a", input_schema={"required": []}), definition("b"), definition("c", cacheable=True)]
         for each in skills:
-            await registry.register(each)
+            await registry.register(as_function(each, answer) if real else each)
             await registry.load(each.id)
         guards = GuardOptions(**{"breaker_failures": 3, **options.pop("guards", {})})
-        async with LayeredExecutionEngine(
-            registry, runners={"function": FakeRunner(answer)}, guards=guards, **options
-        ) as engine:
+        runners = {} if real else {"function": runner or FakeRunner(answer)}
+        async with LayeredExecutionEngine(registry, runners=runners, guards=guards, **options) as engine:
             return await work(engine)
 
     return asyncio.run(run())
@@ -351,54 +368,55 @@ def test_a_failing_skill_is_refused_and_tried_again() -> None:
     ]
 
 
-@pytest.mark.parametrize("fails", [True, False])
-def test_exactly_one_execution_probes_under_a_burst(fails: bool) -> None:
+async def opened_in(engine: LayeredExecutionEngine, skill_id: str = "a") -> CircuitBreaker:
+    """Returns the breaker of the skill after it had its three failures."""
+    await engine.execute(skill_id)
+    breaker = engine.breaker(skill_id)
+    assert breaker is not None
+    while breaker.state != "open":
+        breaker.report(breaker.admit(), False)
+    return breaker
+
+
+@pytest.mark.parametrize(("fails", "real"), [(True, False), (False, False), (False, True)])
+def test_exactly_one_execution_probes_under_a_burst(fails: bool, real: bool) -> None:
     """Of a hundred executions at once one runs, whatever comes of it, and ninety-nine are refused."""
     clock = FakeClock()
     ran: list[str] = []
-    recovered = False
 
     async def answer(skill_id: str, params: Any) -> str:
         ran.append(skill_id)
         await settle()
-        if fails or not recovered:
+        if fails:
             raise errors.TransportError("gone")
         return "ok"
 
     async def work(engine: LayeredExecutionEngine) -> None:
-        nonlocal recovered
-        for _ in range(3):
-            await engine.execute("a")
-        recovered = True
+        breaker = await opened_in(engine)
         clock.advance(60.0)
         ran.clear()
         results = await asyncio.gather(*(engine.execute("a") for _ in range(100)))
         assert ran == ["a"]
         assert sum(isinstance(result.error, CircuitOpenError) for result in results) == 99
-        breaker = engine.breaker("a")
-        assert breaker is not None
         assert breaker.state == ("open" if fails else "closed")
 
-    with_engine(work, answer, clock=clock)
+    with_engine(work, answer, real=real, clock=clock)
 
 
-def test_a_cancelled_probe_lets_another_try() -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_a_cancelled_probe_lets_another_try(real: bool) -> None:
     """A probe whose caller leaves says nothing: the next call is the probe."""
-    clock, hang, failing = FakeClock(), asyncio.Event(), True
+    clock, hang = FakeClock(), asyncio.Event()
 
     async def answer(skill_id: str, params: Any) -> str:
-        if failing:
-            raise errors.TransportError("gone")
-        await hang.wait()
+        if params:
+            await hang.wait()
         return "ok"
 
     async def work(engine: LayeredExecutionEngine) -> None:
-        nonlocal failing
-        for _ in range(3):
-            await engine.execute("a")
-        failing = False
+        await opened_in(engine)
         clock.advance(60.0)
-        probe = asyncio.create_task(engine.execute("a"))
+        probe = asyncio.create_task(engine.execute("a", {"hang": True}))
         await settle()
         assert isinstance((await engine.execute("a")).error, CircuitOpenError)
         probe.cancel()
@@ -406,7 +424,33 @@ def test_a_cancelled_probe_lets_another_try() -> None:
         hang.set()
         assert (await engine.execute("a")).output == "ok"
 
-    with_engine(work, answer, clock=clock)
+    with_engine(work, answer, real=real, clock=clock)
+
+
+def test_a_probe_waits_for_its_place_like_any_call() -> None:
+    """Waiting is no probe: the call that is tried is the one that runs, and until then another may be."""
+    clock, gate = FakeClock(), asyncio.Event()
+
+    async def answer(skill_id: str, params: Any) -> str:
+        if skill_id == "b":
+            await gate.wait()
+        return skill_id
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        breaker = await opened_in(engine)
+        clock.advance(60.0)
+        busy = asyncio.create_task(engine.execute("b"))
+        await settle()
+        waiting = [asyncio.create_task(engine.execute("a")) for _ in range(2)]
+        await settle()
+        assert (breaker.state, engine.limits()["engine"].waiting) == ("open", 2)
+        waiting[0].cancel()
+        gate.set()
+        assert (await waiting[1]).output == "a"
+        assert breaker.state == "closed"
+        await busy
+
+    with_engine(work, answer, clock=clock, guards={"concurrency": 1})
 
 
 @pytest.mark.parametrize(("error", "counts"), OUTCOMES[:-1], ids=lambda value: getattr(value, "args", [value])[0:1])
@@ -440,9 +484,10 @@ def test_mistakes_of_the_caller_do_not_count() -> None:
     with_engine(work, lambda *_: 1)
 
 
+@pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("skill_id", ["a", "c"])
 @pytest.mark.parametrize("manner", ["obeys", "swallows", "converts"])
-def test_timeouts_of_a_running_skill_count(skill_id: str, manner: str) -> None:
+def test_timeouts_of_a_running_skill_count(skill_id: str, manner: str, real: bool) -> None:
     """Three that ran into their timeout open the breaker, whether cacheable or not, and whatever the skill made of it."""
 
     async def answer(*_: Any) -> str:
@@ -464,7 +509,7 @@ def test_timeouts_of_a_running_skill_count(skill_id: str, manner: str) -> None:
         assert breaker is not None
         assert breaker.state == "open"
 
-    with_engine(work, answer)
+    with_engine(work, answer, real=real)
 
 
 @pytest.mark.parametrize("skill_id", ["a", "c"])
@@ -489,7 +534,32 @@ def test_timeouts_in_the_queue_do_not_count(skill_id: str) -> None:
     with_engine(work, answer, guards={"concurrency": 1})
 
 
-def test_cancellations_do_not_count() -> None:
+def test_timeouts_while_the_runner_waits_do_not_count() -> None:
+    """A call whose time is over while it waits for a thread or a connection has not failed either."""
+
+    class Busy(FakeRunner):
+        async def run(self, execution: Execution) -> Any:
+            begin = execution.clock()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                execution.waited += execution.clock() - begin
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        for skill_id in ("a", "c"):
+            result = await engine.execute(skill_id, timeout=0.01)
+            assert isinstance(result.error, errors.ExecutionTimeoutError)
+            assert result.error.stage == "queue"
+            assert result.metadata.queue_time > 0.009
+            breaker = engine.breaker(skill_id)
+            assert breaker is not None
+            assert (breaker.state, breaker.failures) == ("closed", 0)
+
+    with_engine(work, None, runner=Busy())
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_cancellations_do_not_count(real: bool) -> None:
     """Callers who leave and executions that are told to stop say nothing about the skill."""
 
     async def answer(*_: Any) -> None:
@@ -507,7 +577,7 @@ def test_cancellations_do_not_count() -> None:
         assert breaker is not None
         assert (breaker.state, breaker.failures) == ("closed", 0)
 
-    with_engine(work, answer)
+    with_engine(work, answer, real=real)
 
 
 def test_who_waits_while_the_breaker_opens_is_refused_when_its_turn_comes() -> None:

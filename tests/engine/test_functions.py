@@ -970,6 +970,28 @@ def test_a_caller_that_leaves_a_batch_leaves_the_others_served(in_thread: bool) 
     with_runner(work, batch_wait=10.0, batch_size=3)
 
 
+def test_a_batch_that_awaits_something_cancelled_fails_those_who_stayed() -> None:
+    """That one caller has left makes no cancellation of what is the skill's own failure."""
+
+    async def work(runner: FunctionRunner) -> None:
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def batch(items: list[Any]) -> list[Any]:
+            begun.set()
+            await go.wait()
+            raise asyncio.CancelledError
+
+        executions = [execution_of(alone, batch=batch, x=x) for x in range(2)]
+        tasks = [await start(runner, execution) for execution in executions]
+        await begun.wait()
+        await interrupt(executions[0])
+        go.set()
+        with pytest.raises(SkillFailedError, match="s: CancelledError"):
+            await tasks[1]
+
+    with_runner(work, batch_wait=10.0, batch_size=2)
+
+
 @pytest.mark.parametrize("kind", ["in a thread", "stubborn", "on the loop"])
 def test_a_batch_that_all_have_left_is_ended_or_left_behind(kind: str) -> None:
     """A coroutine is cancelled; what cannot be stopped counts as abandoned, holds up no closing, and tells when it ends."""
@@ -1136,6 +1158,7 @@ def test_the_end_of_a_stream_runs_its_finally(ends: str, in_thread: bool) -> Non
     seen: list[str] = []
 
     def plain(db: str) -> Iterator[int]:
+        assert db == "connection"
         try:
             yield 1
             if ends == "fails":
@@ -1145,6 +1168,7 @@ def test_the_end_of_a_stream_runs_its_finally(ends: str, in_thread: bool) -> Non
             seen.append("cleaned up")
 
     async def on_loop(db: str) -> AsyncIterator[int]:
+        assert db == "connection"
         try:
             yield 1
             if ends == "fails":
@@ -1155,7 +1179,7 @@ def test_the_end_of_a_stream_runs_its_finally(ends: str, in_thread: bool) -> Non
             seen.append("cleaned up")
 
     async def work(runner: FunctionRunner) -> None:
-        execution = execution_of(plain if in_thread else on_loop, leases=("db",))
+        execution = execution_of(plain if in_thread else on_loop, leases=("db",), db="the caller's")
 
         async def read() -> None:
             async with aclosing(runner.stream(execution)) as chunks:

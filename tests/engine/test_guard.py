@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from skilllab.engine import ConcurrencyLimit, Execution, GuardOptions, LayeredExecutionEngine
 from skilllab.engine.guard import checked_seconds
 from skilllab.errors import ExecutionTimeoutError, InvalidValueError, QueueFullError
-from skilllab.model import SkillDefinition
+from skilllab.model import FunctionHandler, SkillDefinition
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeRunner
 
@@ -321,44 +322,59 @@ class Counted:
                 self.now[name] -= 1
 
 
+def as_function(skill: SkillDefinition, answer: Any) -> SkillDefinition:
+    """Returns the skill as an `async def` of its own, for the engine's own runner, with the same answers."""
+
+    async def function(**params: Any) -> Any:
+        answered = answer(skill.id, params)
+        return await answered if inspect.isawaitable(answered) else answered
+
+    return skill.model_copy(update={"handler": FunctionHandler(target="tests:skill", function=function)})
+
+
 def with_engine(
-    work: Callable[[LayeredExecutionEngine], Awaitable[Any]], answer: Any, *definitions: Any, **guards: Any
+    work: Callable[[LayeredExecutionEngine], Awaitable[Any]],
+    answer: Any,
+    *definitions: Any,
+    real: bool = False,
+    **guards: Any,
 ) -> Any:
     async def run() -> Any:
         registry = InMemorySkillRegistry()
         for each in definitions:
-            await registry.register(each)
+            await registry.register(as_function(each, answer) if real and each.layer == 1 else each)
             await registry.load(each.id)
         runner = FakeRunner(answer)
-        async with LayeredExecutionEngine(
-            registry, runners={"function": runner, "http": runner}, guards=GuardOptions(**guards)
-        ) as engine:
+        runners = {"http": runner} if real else {"function": runner, "http": runner}
+        async with LayeredExecutionEngine(registry, runners=runners, guards=GuardOptions(**guards)) as engine:
             return await work(engine)
 
     return asyncio.run(run())
 
 
-def test_a_thousand_executions_never_exceed_ten_in_flight() -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_a_thousand_executions_never_exceed_ten_in_flight(real: bool) -> None:
     """With room for ten, 1,000 concurrent executions run ten at once; nine hundred and ninety have waited."""
     counted = Counted()
 
     async def work(engine: LayeredExecutionEngine) -> list[Any]:
         return await asyncio.gather(*(engine.execute("a", {"n": n}) for n in range(1000)))
 
-    results = with_engine(work, counted, definition("a"), concurrency=10)
+    results = with_engine(work, counted, definition("a"), real=real, concurrency=10)
     assert counted.most["all"] == 10
     assert [result.output for result in results] == [{"n": n} for n in range(1000)]
     assert sum(result.metadata.queue_time > 0 for result in results) == 990
 
 
-def test_beyond_the_queue_is_a_typed_refusal() -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_beyond_the_queue_is_a_typed_refusal(real: bool) -> None:
     """Of 100 concurrent calls with 10 places and 20 to wait, 70 fail at once with the numbers, and did not start."""
     counted = Counted()
 
     async def work(engine: LayeredExecutionEngine) -> list[Any]:
         return await asyncio.gather(*(engine.execute("a", {}) for _ in range(100)))
 
-    results = with_engine(work, counted, definition("a"), concurrency=10, queue_size=20)
+    results = with_engine(work, counted, definition("a"), real=real, concurrency=10, queue_size=20)
     refused = [result for result in results if not result.success]
     assert results[30:] == refused
     assert {type(result.error) for result in refused} == {QueueFullError}
@@ -366,7 +382,8 @@ def test_beyond_the_queue_is_a_typed_refusal() -> None:
     assert {(result.metadata.duration, result.metadata.attempts) for result in refused} == {(None, 0)}
 
 
-def test_each_layer_and_each_skill_has_its_own_limit() -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_each_layer_and_each_skill_has_its_own_limit(real: bool) -> None:
     """The engine, the layers and the skills are limited each for themselves; max_concurrency goes before the default."""
     counted = Counted()
     skills = (definition("a"), definition("b", max_concurrency=4), definition("c", layer=3))
@@ -380,7 +397,7 @@ def test_each_layer_and_each_skill_has_its_own_limit() -> None:
         return seen, engine.limits()
 
     seen, after = with_engine(
-        work, counted, *skills, concurrency=7, layer_concurrency={1: 5, 3: 3}, skill_concurrency=2
+        work, counted, *skills, real=real, concurrency=7, layer_concurrency={1: 5, 3: 3}, skill_concurrency=2
     )
     assert counted.most["a"] == 2
     assert counted.most["b"] <= 4
@@ -411,6 +428,36 @@ def test_who_waits_for_its_skill_holds_no_place_of_the_engine() -> None:
     with_engine(work, answer, definition("busy", max_concurrency=1), definition("other"), concurrency=2)
 
 
+@pytest.mark.parametrize("how", ["timeout", "cancel", "refused"])
+def test_who_gets_one_place_and_not_the_other_gives_it_back(how: str) -> None:
+    """A call that has its skill's place and cannot get the engine's leaves both free for others."""
+    gate = asyncio.Event()
+
+    async def answer(skill_id: str, params: Any) -> str:
+        if skill_id == "long":
+            await gate.wait()
+        return skill_id
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        running = asyncio.create_task(engine.execute("long"))
+        await settle()
+        for _ in range(3):
+            task = asyncio.create_task(engine.execute("narrow", timeout=0.01 if how == "timeout" else None))
+            await settle()
+            own_gate = engine._lanes.get("narrow").own_gate  # type: ignore[union-attr]
+            assert own_gate.statistics() == (1, 0 if how == "refused" else 1, 0)
+            if how == "cancel":
+                task.cancel()
+            await asyncio.wait([task])
+            assert own_gate.statistics() == (1, 0, 0)
+        gate.set()
+        assert (await running).success
+        assert await engine.call("narrow") == "narrow"
+
+    skills = (definition("long"), definition("narrow", max_concurrency=1))
+    with_engine(work, answer, *skills, concurrency=1, queue_size=0 if how == "refused" else 5)
+
+
 @pytest.mark.slow
 @given(st.data())
 def test_places_come_back_whatever_happens(data: st.DataObject) -> None:
@@ -419,6 +466,7 @@ def test_places_come_back_whatever_happens(data: st.DataObject) -> None:
     plan = data.draw(
         st.lists(st.tuples(st.sampled_from(["run", "fail", "cancel", "end"]), st.integers(0, 9)), max_size=30)
     )
+    real = data.draw(st.booleans())
     counted = Counted(turns=4)
 
     async def work(engine: LayeredExecutionEngine) -> None:
@@ -436,7 +484,7 @@ def test_places_come_back_whatever_happens(data: st.DataObject) -> None:
         assert engine.active == ()
         assert engine.limits()["engine"] == (limit, 0, 0)
 
-    with_engine(work, counted, definition("a"), concurrency=limit, queue_size=5, breaker_failures=3)
+    with_engine(work, counted, definition("a"), real=real, concurrency=limit, queue_size=5, breaker_failures=3)
     assert counted.most.get("all", 0) <= limit
     assert counted.now.get("all", 0) == 0
 

@@ -37,10 +37,11 @@ from skilllab.errors import (
     InvalidParametersError,
     InvalidResponseError,
     InvalidValueError,
+    LimitExceededError,
     TransportError,
 )
 from skilllab.loading import load
-from skilllab.model import FunctionHandler, SkillDefinition
+from skilllab.model import FunctionHandler, ResourceLimits, SkillDefinition
 
 
 def once(handler: Handler, path: str = "/", params: dict[str, Any] | None = None, /, **fields: Any) -> Any:
@@ -557,6 +558,34 @@ def test_cancelling_ends_the_request() -> None:
                 await task
             await closed.wait()
             assert made.usage.network_requests == 1
+
+    in_loop(main)
+
+
+def test_calls_that_end_badly_give_their_place_back() -> None:
+    """With one connection at most, a call goes through after others were cancelled, cut off or refused."""
+
+    async def main() -> None:
+        async def handler(request: web.Request) -> web.Response:
+            if request.path == "/stall":
+                await asyncio.sleep(20)
+            return web.Response(status=418 if request.path == "/pot" else 200, text="x" * 100)
+
+        async with serving(handler) as api, running(HttpOptions(max_sockets=1, timeout=0.05, retries=0)) as runner:
+            task = asyncio.create_task(runner.run(execution(ask(api, "/stall"))))
+            await api.asked()
+            task.cancel()
+            await asyncio.wait([task])
+            for path, limits, kind in (
+                ("/stall", None, TransportError),
+                ("/pot", None, HttpStatusError),
+                ("/", ResourceLimits(max_file_size=9), LimitExceededError),
+            ):
+                with pytest.raises(kind):
+                    await runner.run(execution(ask(api, path), limits=limits))
+            made = execution(ask(api))
+            assert len(await runner.run(made)) == 100
+            assert made.waited == 0
 
     in_loop(main)
 

@@ -359,6 +359,20 @@ def test_a_redirect_within_the_host_carries_them() -> None:
     assert talk(handler, work, environ={"T": "planted"}) == "planted"
 
 
+def test_a_redirect_gives_no_credentials() -> None:
+    """User and password that a server writes into the new address are not sent."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/":
+            return web.Response(status=302, headers={"Location": f"http://user:word@{request.host}/next"})
+        return web.json_response([request.headers.get("Authorization"), request.path_qs])
+
+    async def work(runner: HttpRunner, api: Api) -> Any:
+        return await runner.run(execution(ask(api)))
+
+    assert talk(handler, work) == [None, "/next"]
+
+
 @pytest.mark.parametrize(
     "fields", [{"method": "POST", "body": {"k": "{t}"}}, {"query": {"k": "{t}", "keep": "1"}}], ids=["body", "query"]
 )

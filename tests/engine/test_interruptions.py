@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from skilllab import settings
 from skilllab.engine import Execution, GuardOptions, LayeredExecutionEngine
 from skilllab.engine.interruptions import Interruptions
 from skilllab.errors import ExecutionCancelledError, ExecutionTimeoutError, InvalidValueError, SkillFailedError
-from skilllab.model import SkillDefinition
+from skilllab.model import FunctionHandler, SkillDefinition
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeClock, FakeRunner
 
@@ -36,19 +37,30 @@ SKILLS = (
 )
 
 
+def as_function(skill: SkillDefinition, answer: Any) -> SkillDefinition:
+    """Returns the skill as an `async def` of its own, for the engine's own runner, with the same answers."""
+
+    async def function(**params: Any) -> Any:
+        answered = answer(skill.id, params)
+        return await answered if inspect.isawaitable(answered) else answered
+
+    return skill.model_copy(update={"handler": FunctionHandler(target="tests:skill", function=function)})
+
+
 def with_engine(
     work: Callable[[LayeredExecutionEngine], Awaitable[Any]],
     answer: Any,
     *definitions: SkillDefinition,
     runner: Any = None,
+    real: bool = False,
     **options: Any,
 ) -> Any:
     async def run() -> Any:
         registry = InMemorySkillRegistry()
         for each in definitions or SKILLS:
-            await registry.register(each)
+            await registry.register(as_function(each, answer) if real else each)
             await registry.load(each.id)
-        runners = {"function": runner or FakeRunner(answer)}
+        runners = {} if real else {"function": runner or FakeRunner(answer)}
         async with LayeredExecutionEngine(registry, runners=runners, **options) as engine:
             return await work(engine)
 
@@ -226,6 +238,27 @@ def test_deadlines_strike_in_time(steps: list[tuple[str, Any, Any]]) -> None:
     asyncio.run(run())
 
 
+def test_timeouts_of_every_length_need_no_memory() -> None:
+    """Ten thousand executions, each with a timeout of its own, leave nothing behind when they have ended."""
+
+    async def run() -> None:
+        clock = FakeClock()
+        interruptions = Interruptions(asyncio.get_running_loop(), clock)
+        last = Execution.of("last", "a")
+        interruptions.watch(last, 0.0, 29.0)
+        for number in range(10_000):
+            run = Execution.of(str(number), "a")
+            interruptions.watch(run, 0.0, 30.0 + number / 1000)
+            interruptions.forget(run)
+        assert len(interruptions._queues) < 200
+        clock.advance(29.0)
+        interruptions.reap()
+        assert last.interruption == "timeout"
+        interruptions.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("engines", [60.0, 10.0, None])
 def test_a_skill_that_took_long_to_load_expires_in_time(engines: float | None) -> None:
     """Its deadline counts from its call, also when others with the same timeout are watched already."""
@@ -266,9 +299,10 @@ def test_a_skill_that_took_long_to_load_expires_in_time(engines: float | None) -
 # skills that do as they like
 
 
+@pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("skill_id", ["a", "cached"])
 @pytest.mark.parametrize("manner", ["obeys", "swallows", "converts", "takes back", "cleans up", "never waited"])
-def test_whatever_the_skill_makes_of_it_the_result_is_the_timeout(manner: str, skill_id: str) -> None:
+def test_whatever_the_skill_makes_of_it_the_result_is_the_timeout(manner: str, skill_id: str, real: bool) -> None:
     """A skill that returns, raises or dawdles when it is told to stop: one timed-out result, and nothing for the caller."""
     clock, engines = FakeClock(), list[LayeredExecutionEngine]()
 
@@ -314,7 +348,7 @@ def test_whatever_the_skill_makes_of_it_the_result_is_the_timeout(manner: str, s
         assert [event.result for event in ended] == [result]
         return result
 
-    result = with_engine(work, answer, clock=clock)
+    result = with_engine(work, answer, real=real, clock=clock)
     assert isinstance(result.error, ExecutionTimeoutError)
     assert (result.error.stage, result.output) == ("run", None)
 
@@ -349,7 +383,8 @@ def test_a_skill_that_goes_on_is_cancelled_once_more() -> None:
     with_engine(work, answer, clock=clock)
 
 
-def test_a_cancellation_of_something_else_is_the_skills_failure() -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_a_cancellation_of_something_else_is_the_skills_failure(real: bool) -> None:
     """A runner that lets the CancelledError of a foreign task escape fails the call; its caller is not cancelled."""
 
     async def answer(*_: Any) -> None:
@@ -358,13 +393,14 @@ def test_a_cancellation_of_something_else_is_the_skills_failure() -> None:
         await other
 
     for skill_id in ("a", "cached"):
-        result = with_engine(lambda engine, skill_id=skill_id: engine.execute(skill_id), answer)
+        result = with_engine(lambda engine, skill_id=skill_id: engine.execute(skill_id), answer, real=real)
         assert isinstance(result.error, SkillFailedError)
         assert "CancelledError" in str(result.error)
 
 
+@pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("skill_id", ["a", "cached"])
-def test_a_deadline_of_what_has_ended_is_nobodys(skill_id: str) -> None:
+def test_a_deadline_of_what_has_ended_is_nobodys(skill_id: str, real: bool) -> None:
     """When the time of an execution is over that ended long before, its caller and its task hear nothing."""
     clock = FakeClock()
 
@@ -386,7 +422,7 @@ def test_a_deadline_of_what_has_ended_is_nobodys(skill_id: str) -> None:
     def answer(skill_id: str, params: dict[str, Any]) -> int:
         return 1 // (not params["fails"])
 
-    with_engine(work, answer, clock=clock)
+    with_engine(work, answer, real=real, clock=clock)
 
 
 # one execution inside another
@@ -412,10 +448,11 @@ def test_an_inner_timeout_is_the_inner_executions(inner: str) -> None:
     assert with_engine(work, answer) is ExecutionTimeoutError
 
 
+@pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("inner", ["b", "cached"])
 @pytest.mark.parametrize("outer", ["a", "cached"])
 @pytest.mark.parametrize("order", [(5.0, 7.0), (7.0, 5.0), (5.0, 5.0)])
-def test_both_timeouts_in_one_turn(order: tuple[float, float], inner: str, outer: str) -> None:
+def test_both_timeouts_in_one_turn(order: tuple[float, float], inner: str, outer: str, real: bool) -> None:
     """When the outer's and the inner's time are over in the same turn, each has its own timeout and nothing is left."""
     clock = FakeClock()
     engines: list[LayeredExecutionEngine] = []
@@ -442,7 +479,7 @@ def test_both_timeouts_in_one_turn(order: tuple[float, float], inner: str, outer
         assert task is not None
         return result, task.cancelling()
 
-    result, cancelling = with_engine(work, answer, clock=clock)
+    result, cancelling = with_engine(work, answer, real=real, clock=clock)
     assert isinstance(result.error, ExecutionTimeoutError)
     assert (result.error.timeout, cancelling) == (order[0], 0)
     assert len(ended) == 2
@@ -468,7 +505,8 @@ def test_a_timeout_of_the_callers_own_passes_through() -> None:
 @pytest.mark.parametrize("skill_id", ["a", "cached"])
 @pytest.mark.parametrize("manner", ["obeys", "swallows", "converts"])
 @pytest.mark.parametrize("first", ["engine", "caller"])
-def test_the_callers_cancellation_wins(first: str, manner: str, skill_id: str) -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_the_callers_cancellation_wins(real: bool, first: str, manner: str, skill_id: str) -> None:
     """Cancelled by its caller and by the engine in one turn, in either order, a call raises CancelledError."""
     clock = FakeClock()
 
@@ -496,7 +534,7 @@ def test_the_callers_cancellation_wins(first: str, manner: str, skill_id: str) -
         assert task.cancelling() == 1
         assert [type(event.result.error) for event in ended] == [ExecutionCancelledError]
 
-    with_engine(work, answer, clock=clock)
+    with_engine(work, answer, real=real, clock=clock)
 
 
 class Streaming(FakeRunner):
@@ -604,23 +642,24 @@ class Scene:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", Scene.KINDS)
-def test_a_caller_may_be_cancelled_at_every_await(kind: str) -> None:
+@pytest.mark.parametrize("real", [False, True])
+def test_a_caller_may_be_cancelled_at_every_await(real: bool, kind: str) -> None:
     """After 0, 1, 2, ... 30 turns of the loop: the caller gets its one CancelledError if its call was under way, a result
     if it was over; nothing runs on, every place is free, each start has its complete, and other callers are served.
     """
     for turns in range(31):
         scene = Scene(kind)
-        with_engine(lambda engine, scene=scene, turns=turns: scene.play(engine, turns, []), scene.answer)
+        with_engine(lambda engine, scene=scene, turns=turns: scene.play(engine, turns, []), scene.answer, real=real)
         if turns == 30:
             assert scene.outcome not in (None, "cancelled")
 
 
 @pytest.mark.slow
-@given(st.sampled_from(Scene.KINDS), st.integers(0, 25), st.lists(st.integers(0, 25), max_size=3))
-def test_a_caller_may_be_cancelled_while_the_engine_cancels(kind: str, turns: int, ends: list[int]) -> None:
+@given(st.sampled_from(Scene.KINDS), st.integers(0, 25), st.lists(st.integers(0, 25), max_size=3), st.booleans())
+def test_a_caller_may_be_cancelled_while_the_engine_cancels(kind: str, turns: int, ends: list[int], real: bool) -> None:
     """The same holds when engine.cancel ends executions at any turns before."""
     scene = Scene(kind)
-    with_engine(lambda engine: scene.play(engine, turns, ends), scene.answer)
+    with_engine(lambda engine: scene.play(engine, turns, ends), scene.answer, real=real)
 
 
 @pytest.mark.parametrize("turns", range(12))
@@ -689,9 +728,10 @@ def test_cancelling_a_waiting_execution() -> None:
     with_engine(work, None, runner=runner)
 
 
+@pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("skill_id", ["a", "cached"])
-def test_a_skill_may_cancel_itself(skill_id: str, waits: bool) -> None:
+def test_a_skill_may_cancel_itself(skill_id: str, waits: bool, real: bool) -> None:
     """Whether it waits for something afterwards or ends at once: a cancelled result, and nothing for the caller."""
     engines: list[LayeredExecutionEngine] = []
 
@@ -710,7 +750,7 @@ def test_a_skill_may_cancel_itself(skill_id: str, waits: bool) -> None:
         assert task is not None
         return result, task.cancelling()
 
-    result, cancelling = with_engine(work, answer)
+    result, cancelling = with_engine(work, answer, real=real)
     assert isinstance(result.error, ExecutionCancelledError)
     assert cancelling == 0
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -264,11 +265,39 @@ def test_nobody_loses_an_output_that_needs_care() -> None:
             task.cancel()
             await asyncio.wait([task])
         await threads.aclose()
+        assert still_alive() == []
         assert sorted(taken + cared) == made
-        assert taken
-        assert cared
 
     with_threads(work, max_threads=1)
+
+
+def hold_up_the_loop(until: threading.Event) -> None:
+    """Lets a function come to its end while the loop hears nothing of it."""
+    assert until.wait(10)
+    time.sleep(0.005)
+
+
+def test_an_output_that_is_on_its_way_when_its_caller_leaves_goes_to_after() -> None:
+    """Cancelled between the end of the function and the turn in which it would have heard of it, a call loses nothing."""
+
+    async def work(threads: Threads) -> None:
+        made, cared = threading.Event(), []
+
+        def make() -> str:
+            made.set()
+            return "output"
+
+        task = asyncio.create_task(threads.call(make, after=cared.append))
+        for _ in range(3):  # in which its thread is started
+            await asyncio.sleep(0)
+        hold_up_the_loop(made)
+        task.cancel()
+        await asyncio.wait([task])
+        await threads.aclose()
+        assert still_alive() == []
+        assert (task.cancelled(), cared) == (True, ["output"])
+
+    with_threads(work)
 
 
 def test_closing_waits_for_callers_and_not_for_the_abandoned() -> None:

@@ -148,6 +148,15 @@ def test_a_second_probe_is_seen() -> None:
     assert dataclasses.replace(timeline, calls=calls).probes == (2, 1)
 
 
+def test_an_aftermath_ends_with_ten_answers_in_a_row() -> None:
+    """A call that is lost later, after ten that were answered, is none of the stall's; after nine it is."""
+    calls = [Call(2.0 + number, 2.0 + number, 0.1, "answered") for number in range(12)]
+    lost = [calls[number]._replace(outcome="failed") for number in (0, 11)]
+    timeline = Timeline((lost[0], *calls[1:11], lost[1]), (), (0.5, 1.5))
+    assert timeline.aftermath == 0.5
+    assert dataclasses.replace(timeline, calls=(lost[0], *calls[2:11], lost[1])).aftermath == 11.5
+
+
 def test_a_timeline_without_a_breaker() -> None:
     """It is closed all the time, was never tried, and where nothing was lost after the stall there is no aftermath."""
     timeline = Timeline((Call(0.0, 0.0, 0.1, "answered"), Call(1.5, 1.5, 0.5, "failed")), (), (1.0, 2.0))
@@ -195,8 +204,8 @@ def test_arrivals_are_seeded_and_of_the_rate() -> None:
 
 @pytest.mark.parametrize("field", ["rate", "before", "stall", "after", "service", "workers", "timeout", "failures"])
 def test_a_scenario_refuses_what_has_no_meaning(field: str) -> None:
-    """A value that is not above 0 is refused with its name."""
-    for value in (0, -1, float("nan")):
+    """A value that is no number above 0 is refused with its name."""
+    for value in (0, -1, float("nan"), math.inf, "1"):
         with pytest.raises(InvalidValueError, match=field):
             Scenario(**{field: value})
 
@@ -286,6 +295,24 @@ def test_progress_is_told_while_it_lasts() -> None:
     counts = [len(so_far.guarded.calls) for so_far in told]
     assert counts == sorted(counts)
     assert [so_far.elapsed for so_far in told[:2]] == pytest.approx([0.125, 0.25], abs=1e-3)
+
+
+def test_a_server_that_fails_ends_the_run() -> None:
+    """What a target raises is raised as it is, and no task is left behind."""
+
+    class Gone(QueueTarget):
+        async def resume(self) -> None:
+            raise SkilllabError("the server is gone")
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(SkilllabError, match="the server is gone"):
+            await play(
+                SMALL, [Gone(SMALL.server(), loop) for _ in range(2)], clock=loop.time, on_progress=lambda _: None
+            )
+        return len([task for task in asyncio.all_tasks() if "_serve" not in str(task.get_coro())])
+
+    assert in_virtual_time(main) == 1
 
 
 @pytest.mark.slow
@@ -431,15 +458,15 @@ def test_ways_to_come_back() -> None:
 
 def test_a_storm_in_frames_and_figures() -> None:
     """Shares and requests stand in the frame, arrivals are counted by span, and the title names both ends."""
-    come = np.array([0.0, 0.01, 0.12])
-    ways = {"at once": Way(1, come, 0.2), "all together": Way(2, come, 0.3), "scattered": Way(4, come + 0.001, 0.4)}
+    come = np.array([0.0, 0.01, 0.02, 0.03, 0.12, 0.13])
+    ways = {"at once": Way(1, come, 0.2), "all together": Way(2, come, 0.3), "scattered": Way(4, come[:5], 0.4)}
     made = Storm(Crowd(callers=4), ways)
     assert made.frame()["answered"].tolist() == [0.25, 0.5, 1.0]
-    assert made.frame()["requests"].tolist() == [3, 3, 3]
-    assert made.arrivals(0.1)["at once"].tolist()[:2] == [2, 1]
+    assert made.frame()["requests"].tolist() == [6, 6, 5]
+    assert made.arrivals(0.1)["at once"].tolist()[:2] == [4, 2]
     left, right = made.plot().axes
     assert summary(left).startswith("Scattered retries get 100 % through, instant ones 25 %")
-    assert "Together, up to 1 come back at a time; scattered, 1" in summary(right)
+    assert "Together, up to 2 come back at a time; scattered, 1" in summary(right)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_the_first_picture_is_the_prediction(panel: FailuresPanel) -> None:
     """Words and titles hold what the experiment predicts for the scenario that the controls start at."""
     made = predicted(BASE)
     assert panel.summary.startswith(
-        f"Predicted for {len(made.without.calls)} calls, a stall of 1 s and a timeout of 500 ms"
+        f"Predicted, {len(made.without.calls)} calls, a stall of 1 s, a timeout of 500 ms: "
     )
     assert f"callers wait {made.without.waited:.3g} s in all" in panel.summary
     assert f"refuses {made.guarded.count('refused')} calls at once" in panel.summary

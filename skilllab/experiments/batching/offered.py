@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from skilllab.experiments.batching.rounds import positive
 from skilllab.stats import Array
 
 _YIELD_EVERY = 32  # items begun in a row by a generator that is late, before it lets the others work
@@ -34,6 +35,7 @@ class Offered(NamedTuple):
 
 def poisson(rate: float, seconds: float, seed: int) -> Array:
     """Returns the arrival times of a Poisson process: `rate` a second on average, within so many seconds, from 0."""
+    positive(rate=rate, seconds=seconds)
     random = np.random.default_rng(seed)
     times = np.cumsum(random.exponential(1 / rate, max(16, int(2 * rate * seconds + 16))))
     while times[-1] < seconds:
@@ -60,7 +62,7 @@ async def offer(
         await submit(number, started=lambda seconds: waited.__setitem__(number, seconds))
         latency[number] = clock() - due
 
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
     try:
         for number, due in enumerate((times + begin).tolist()):
             early = due - clock()
@@ -68,7 +70,8 @@ async def offer(
                 await sleep(max(0.0, early))
             lag[number] = clock() - due
             tasks.append(asyncio.create_task(one(number, due)))
-        await asyncio.wait(tasks, timeout=patience)
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience)
     finally:
         given_up = [task for task in tasks if task.cancel()]
         await asyncio.gather(*given_up, return_exceptions=True)

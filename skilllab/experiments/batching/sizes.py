@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,17 +16,20 @@ from skilllab import format as fmt
 from skilllab.engine.batching import RequestBatcher
 from skilllab.engine.bulk import require_seconds
 from skilllab.errors import InvalidValueError
+from skilllab.experiments.batching.knee import Costs, costs
 from skilllab.experiments.batching.offered import Offered, offer, poisson
 from skilllab.experiments.batching.rounds import Progress, counted, ends, middle, middle_interval, positive, turns
 from skilllab.experiments.batching.workloads import BatchFunction, Workload, sqlite_inserts
 from skilllab.settings import BATCH_SIZE
-from skilllab.stats import Array, Interval, quantile, quantiles
+from skilllab.stats import Array, quantile, quantiles
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 _BATCHES = 10  # of a burst: enough for a rate, few enough to take turns often
+_BURSTS = 3  # for each round: they are short, and what a disk takes for a commit varies
+_AT_ONCE = 8  # batches at once that a burst keeps busy where any number may be
 _PATIENCE = 0.5  # s beyond the wait after which a cell has not kept up
 
 
@@ -78,37 +81,9 @@ class BatchSizes:
         return max(self.sizes, key=self.throughput)
 
     @property
-    def costs(self) -> tuple[Array, Array]:
-        """Seconds that a batch costs, and that each item of it adds, one number a round.
-
-        Least squares of the relative errors of `batch + size * item` in the time of a batch.
-        """
-        sizes = np.array(self.sizes, dtype=np.float64)
-        fits = []
-        for turn in np.column_stack([self.seconds[size] * size for size in self.sizes]):
-            fit, *_ = np.linalg.lstsq(np.column_stack([1 / turn, sizes / turn]), np.ones(len(sizes)), rcond=None)
-            fits.append(np.maximum(fit, 0))
-        batch, item = np.array(fits).T
-        return batch, item
-
-    @property
-    def knee(self) -> float:
-        """The size at which a batch's own cost equals that of its items; see `knee_interval`.
-
-        Below it throughput grows nearly with the size, above it by less than half of what is left: there it has half of
-        what it could ever have (n½ of Hockney, 1982). Infinite when items cost nothing that could be measured.
-        """
-        return quantile(self._knees(), 0.5) if np.isfinite(self._knees()).all() else math.inf
-
-    @property
-    def knee_interval(self) -> Interval | None:
-        """The 95 % interval of the knee over the rounds, None with fewer than 6."""
-        return middle_interval(self._knees())
-
-    def _knees(self) -> Array:
-        batch, item = self.costs
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.where(item > 0, batch / item, np.inf))
+    def costs(self) -> Costs:
+        """What a batch costs, what each item adds, and the knee: the size at which the two are equal."""
+        return costs(self.seconds)
 
     def frame(self) -> pd.DataFrame:
         """Returns one row for each size and wait: medians over the rounds in seconds, and their intervals (NaN: none).
@@ -134,7 +109,7 @@ class BatchSizes:
         """Draws the time an item takes against the size of its batch, and the fitted costs."""
         from skilllab import plots
 
-        batch, item = map(middle, self.costs)
+        batch, item, *_ = self.costs
         lines = {
             "measured": [middle(self.seconds[size]) for size in self.sizes],
             "batch cost / size + item cost": [batch / size + item for size in self.sizes],
@@ -156,7 +131,7 @@ class BatchSizes:
 
         lines, bands = {}, {}
         for wait in self.waits:
-            name = f"wait {fmt.trimmed(fmt.duration(wait))}"
+            name = _wait_name(wait)
             cells = [self.cells.get((size, wait)) for size in self.sizes]
             lines[name] = [math.nan if cell is None else middle(cell.p95) for cell in cells]
             bands[name] = [None if cell is None else middle_interval(cell.p95) for cell in cells]
@@ -171,7 +146,7 @@ class BatchSizes:
         )
 
     def __str__(self) -> str:
-        batch, item = map(middle, self.costs)
+        batch, item, *_ = self.costs
         return (
             f"{self.workload}: a batch costs {fmt.duration(batch)} and each {self.item} {fmt.duration(item)} more; "
             f"{self._knee_text()}; throughput {fmt.rate(round(self.throughput(self.sizes[0])))} with batches of "
@@ -180,14 +155,16 @@ class BatchSizes:
         ).strip()
 
     def _knee_text(self) -> str:
-        interval = "" if self.knee_interval is None else f" ({fmt.interval(*ends(self.knee_interval), _rounded)})"
-        if not math.isfinite(self.knee):
-            return "no knee: items cost next to nothing"
-        beyond = ", beyond the sizes tried" if self.knee > self.sizes[-1] else ""
-        return f"the knee is at {_rounded(self.knee)} items{interval}{beyond}"
+        *_, knee, interval = self.costs
+        if not math.isfinite(knee):
+            return "no knee: items cost next to nothing" if knee > 0 else "one size has no knee"
+        spread = "" if interval is None else f" ({fmt.interval(interval.low, interval.high, _rounded)})"
+        return f"the knee is at {_rounded(knee)} items{spread}{', beyond the sizes tried' * (knee > self.sizes[-1])}"
 
     def _wait_text(self) -> str:
         """Says what the longest wait does to p95, at the size where it does most."""
+        if not self.cells:
+            return "no size could keep up"
         first, last = self.waits[0], self.waits[-1]
         pairs = [(size, self.p95(size, first), self.p95(size, last)) for size in self.sizes]
         measured = [pair for pair in pairs if math.isfinite(pair[1]) and math.isfinite(pair[2])]
@@ -195,18 +172,22 @@ class BatchSizes:
             return "no two waits can be compared"
         size, short, long = max(measured, key=lambda pair: abs(math.log(pair[2] / pair[1])))
         return (
-            f"p95 is {fmt.duration(short)} with a wait of {fmt.trimmed(fmt.duration(first))} and {fmt.duration(long)} "
-            f"with {fmt.trimmed(fmt.duration(last))} (batches of {size})"
+            f"p95 is {fmt.duration(short)} with {_wait_name(first)} and {fmt.duration(long)} with {_wait_name(last)} "
+            f"(batches of at most {size})"
         )
 
     def _overloaded_text(self) -> str:
         late = [size for size in self.sizes if all(not math.isfinite(self.p95(size, wait)) for wait in self.waits)]
-        return f"Batches of {', '.join(map(str, late))} cannot keep up with it." if late else ""
+        return f"Batches of {', '.join(map(str, late))} cannot keep up with it." if late and self.cells else ""
 
     def p95(self, size: int, wait: float) -> float:
         """Returns p95 in seconds, median over the rounds; NaN where the size could not keep up."""
         cell = self.cells.get((size, wait))
         return math.nan if cell is None else middle(cell.p95)
+
+
+def _wait_name(wait: float) -> str:
+    return f"a wait of {fmt.trimmed(fmt.duration(wait))}" if wait else "no wait"
 
 
 def _rounded(value: float | None) -> str:
@@ -224,12 +205,13 @@ async def batch_sizes(
     rounds: int = 6,
     seed: int = 0,
     on_progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> BatchSizes:
     """Measures bursts in batches of each size, then latency at an offered load for each size and wait, all in turns.
 
     workload: SQLite inserts unless given. waits: seconds, ascending. load: the offered rate as a share of what bursts in
     batches of size `reference` get done. seconds: of arrivals in each run, Poisson and seeded; all cells of a round get
-    the same.
+    the same. rounds: of the cells; the bursts take three times as many.
     Raises InvalidValueError for values without a meaning, and what the workload raises.
     """
     workload = workload or sqlite_inserts()
@@ -240,20 +222,20 @@ async def batch_sizes(
         raise InvalidValueError(f"waits={waits!r} must be ascending seconds, at least one")
     positive(load=load, seconds=seconds)
     counted("rounds", [rounds])
+    if load >= 1:
+        raise InvalidValueError(f"load={load!r} must be below 1: a queue that is offered more grows without end")
     if reference not in sizes:
         raise InvalidValueError(f"reference={reference!r} must be one of the sizes {sizes}")
     async with workload.open() as work:
+        bench = _Bench(work, workload.at_once, clock)
         bursts = await turns(
-            {size: partial(_burst, work, workload.at_once, size) for size in sizes},
-            rounds,
-            seed=seed,
-            on_progress=on_progress,
+            {size: partial(bench.burst, size) for size in sizes}, _BURSTS * rounds, seed=seed, on_progress=on_progress
         )
         taken = {size: np.array(values) for size, values in bursts.items()}
         rate = load / middle(taken[reference])
         fast_enough = [size for size in sizes if middle(taken[size]) < 1 / rate]
         arms = {
-            (size, wait): partial(_offered, work, workload.at_once, size, wait, rate, seconds, seed)
+            (size, wait): partial(bench.offered, size, wait, seconds, rate, seed)
             for size in fast_enough
             for wait in waits
         }
@@ -262,33 +244,34 @@ async def batch_sizes(
     return BatchSizes(workload.name, workload.item, rate, taken, cells)
 
 
-async def _burst(work: BatchFunction, at_once: int | None, size: int, turn: int) -> float:
-    """Returns the seconds an item takes when there are always enough of them for full batches."""
-    items = size * _BATCHES * (at_once or 1)
-    batcher: RequestBatcher[int, Any] = RequestBatcher(work, max_size=size, max_wait=0, max_concurrent=at_once)
-    async with batcher:
-        begin = time.perf_counter()
-        await asyncio.gather(*map(batcher.submit, range(items)))
-        return (time.perf_counter() - begin) / items
+class _Bench:
+    """Runs one size, and one wait, once."""
 
+    def __init__(self, work: BatchFunction, at_once: int | None, clock: Callable[[], float]) -> None:
+        self._work = work
+        self._at_once = at_once
+        self._clock = clock
 
-async def _offered(
-    work: BatchFunction,
-    at_once: int | None,
-    size: int,
-    wait: float,
-    rate: float,
-    seconds: float,
-    seed: int,
-    turn: int,
-) -> tuple[float, ...]:
-    """Runs one cell once; items come for `wait` longer, so that the last batches measured fill as all others do."""
-    times = poisson(rate, seconds + wait, seed + turn)
-    batcher: RequestBatcher[int, Any] = RequestBatcher(work, max_size=size, max_wait=wait, max_concurrent=at_once)
-    async with batcher:
-        came = await offer(batcher.submit, times, patience=wait + _PATIENCE)
-        statistics = batcher.statistics()
-    return _summed(came, int(np.searchsorted(times, seconds)), statistics.mean_size)
+    async def burst(self, size: int, turn: int) -> float:
+        """Returns the seconds an item takes when there are always enough of them for full batches."""
+        items = size * _BATCHES * min(self._at_once or _AT_ONCE, _AT_ONCE)
+        async with self._batcher(size, 0) as batcher:
+            begin = self._clock()
+            await asyncio.gather(*map(batcher.submit, range(items)))
+            return (self._clock() - begin) / items
+
+    async def offered(
+        self, size: int, wait: float, seconds: float, rate: float, seed: int, turn: int
+    ) -> tuple[float, ...]:
+        """Runs one cell; items come for `wait` longer, so that the last batches measured fill as all others do."""
+        times = poisson(rate, seconds + wait, seed + turn)
+        async with self._batcher(size, wait) as batcher:
+            came = await offer(batcher.submit, times, patience=wait + _PATIENCE, clock=self._clock)
+            mean_size = batcher.statistics().mean_size
+        return _summed(came, int(np.searchsorted(times, seconds)), mean_size)
+
+    def _batcher(self, size: int, wait: float) -> RequestBatcher[int, Any]:
+        return RequestBatcher(self._work, max_size=size, max_wait=wait, max_concurrent=self._at_once, clock=self._clock)
 
 
 def _summed(came: Offered, measured: int, mean_size: float | None) -> tuple[float, ...]:

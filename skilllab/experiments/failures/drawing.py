@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -52,7 +53,7 @@ class OutageDrawing:
             waited, after = fmt.duration(timeline.waited), fmt.duration(timeline.aftermath, 2)
             way.show(timeline, f"{name}: {waited} waited, {after} of aftermath", alpha)
         self._stall.set_x(sum(outage.without.stalled) / 2)
-        self._strip.show(outage, f"Time (s), {how}" if how else "Time (s)")
+        self._strip.show(outage, how)
 
 
 class _Way:
@@ -96,14 +97,15 @@ class _Strip:
         ax.set_ylim(len(_STATES) - 0.4, -0.6)
         look.dress(ax, "", "Time (s)", "Breaker")
         ax.grid(visible=False, axis="y")
-        self._label = ax.xaxis.get_label()
+        below: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "top"}
+        self._how = ax.annotate("", (1, 0), (0, -21), color=look.GREY, fontsize=look.TEXT, **below)
 
     @property
     def artists(self) -> list[Artist]:
-        return [self._stall, *self._bars.values(), self._label]
+        return [self._stall, *self._bars.values(), self._how]
 
-    def show(self, outage: Outage, label: str) -> None:
-        self._label.set_text(label)
+    def show(self, outage: Outage, how: str) -> None:
+        self._how.set_text(how)
         _move(self._stall, outage.guarded)
         spans = outage.guarded.states(outage.elapsed)
         for place, (state, bar) in enumerate(self._bars.items()):

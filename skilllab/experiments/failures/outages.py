@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Scenario:
     server works, stands still, and works again. service: mean time that one of the server's `workers` takes for a
     request, exponentially distributed. timeout: how long a caller waits. failures: failures in a row that open the
     breaker. recovery: how long it stays open before its probe. seed: of the arrivals and of the service times.
-    Raises InvalidValueError for a value that is not above 0.
+    Raises InvalidValueError for a value that is no number above 0.
     """
 
     rate: float = 40.0
@@ -51,8 +52,9 @@ class Scenario:
 
     def __post_init__(self) -> None:
         for name in ("rate", "before", "stall", "after", "service", "workers", "timeout", "failures", "recovery"):
-            if not getattr(self, name) > 0:
-                raise InvalidValueError(f"{name}(={getattr(self, name)!r}) must be above 0")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise InvalidValueError(f"{name}(={value!r}) must be a number above 0")
 
     @property
     def duration(self) -> float:
@@ -142,6 +144,8 @@ async def play(
             if teller is not None:
                 teller.cancel()
         without, guarded = [await run.finish() for run in runs]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
     finally:
         await asyncio.gather(*(run.engine.aclose(grace=1.0) for run in runs))
     made = Outage(scenario.duration, without, guarded)
@@ -216,18 +220,16 @@ class _Run:
         await asyncio.sleep(max(0.0, moment - self._clock()))
 
 
-async def at_times(due: Sequence[float], send: Callable[[int], Awaitable[object]], clock: Callable[[], float]) -> None:
+async def at_times(
+    due: Sequence[float], send: Callable[[int], Coroutine[Any, Any, object]], clock: Callable[[], float]
+) -> None:
     """Starts `send(number)` at each of these times of the clock, as a task of its own, and waits for all of them."""
     async with asyncio.TaskGroup() as group:
         for number, moment in enumerate(due):
             wait = moment - clock()
             if wait > 0:
                 await asyncio.sleep(wait)
-            group.create_task(_awaited(send(number)))
-
-
-async def _awaited(one: Awaitable[object]) -> None:
-    await one
+            group.create_task(send(number))
 
 
 class _HttpTarget:

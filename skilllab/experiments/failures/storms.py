@@ -87,13 +87,18 @@ class Storm:
         counts = {name: np.histogram(way.came, edges)[0] for name, way in self.ways.items()}
         return pd.DataFrame(counts, index=pd.Index(edges[:-1] + width / 2, name="time"))
 
+    def _most_back(self, way: Way, width: float) -> int:
+        """Returns how many requests came within `width` seconds at most, those left out that all begin with."""
+        again = np.sort(way.came)[self.crowd.callers :]
+        return max((int(np.sum((again >= first) & (again < first + width))) for first in again), default=0)
+
     def plot(self) -> Figure:
         """Returns a figure: the share of callers that were answered, and beside it when requests came."""
         from skilllab import plots
 
         width, table = 0.05, self.frame()
         came = self.arrivals(width)
-        back = came[came.index > width]  # without the wave that all begin with
+        back = {name: self._most_back(way, width) for name, way in self.ways.items()}
         fig = plots.figure(11, 4)
         left, right = fig.subplots(1, 2)
         best, worst = table["answered"].max(), table["answered"].min()
@@ -109,7 +114,7 @@ class Storm:
             came.index,
             {name: came[name] for name in self.ways},
             show=fmt.number,
-            title=f"Together, up to {back['all together'].max()} come back at a time; scattered, {back['scattered'].max()}",
+            title=f"Together, up to {back['all together']} come back at a time; scattered, {back['scattered']}",
             y_label=f"Requests in {fmt.trimmed(fmt.duration(width))}",
             ax=right,
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+_IN_A_ROW = 10  # answered calls that end an aftermath: one late call of an ordinary day is none of it
 OUTCOMES = ("answered", "failed", "refused")
 
 
@@ -68,9 +69,14 @@ class Timeline:
 
     @property
     def aftermath(self) -> float:
-        """Seconds after the server was back in which calls came that it did not answer."""
-        lost = [call.due for call in self.calls if call.outcome != "answered" and call.due > self.stalled[0]]
-        return max(0.0, max(lost, default=0.0) - self.stalled[1])
+        """Seconds after the server was back in which calls came that it did not answer, until it answers ten in a row."""
+        back = last = self.stalled[1]
+        in_a_row = 0
+        for call in self.calls:
+            if call.due > back and in_a_row < _IN_A_ROW:
+                in_a_row = in_a_row + 1 if call.outcome == "answered" else 0
+                last = last if in_a_row else call.due
+        return last - back
 
     @property
     def probes(self) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LIMITS = (1, 2, 4, 8, 16, 32, 64)
 _ENOUGH = 0.9  # of the highest throughput is all that is worth waiting for
 _SKILL = "user"
+_FIRST = 1  # number of the first user
 _EACH = 3  # calls for each place at least, so that a wide limit is more than its first wave
 
 
@@ -114,7 +115,8 @@ class Parallel:
         if knee == last:
             return f"Up to {knee} at once throughput grows, to {gain}"
         slower = fmt.times(middle(self.levels[last].p95) / middle(self.levels[knee].p95), 2)
-        return f"{knee} at once get {gain} as much done; {last} get no more, and their p95 is {slower} as long"
+        more = fmt.times(self.throughput(last) / self.throughput(knee))
+        return f"{knee} at once get {gain} as much done as {first}; {last} get {more} of that, and their p95 is {slower} as long"
 
 
 async def parallel(
@@ -150,7 +152,7 @@ async def parallel(
 
 
 async def _run(engine: LayeredExecutionEngine, limit: int, calls: int, turn: int) -> tuple[float, float, float]:
-    asked = [(_SKILL, {"user_id": 1 + number % USERS}) for number in range(calls)]
+    asked = [(_SKILL, {"user_id": _FIRST + number % USERS}) for number in range(calls)]
     begin = time.perf_counter()
     results = await engine.execute_many(asked, limit=limit)
     taken = time.perf_counter() - begin
