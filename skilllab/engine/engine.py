@@ -7,7 +7,7 @@ import itertools
 import secrets
 import time
 from asyncio import current_task
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Mapping
 from threading import get_ident
 from typing import Any, NamedTuple, Self
 
@@ -205,7 +205,7 @@ class LayeredExecutionEngine:
         *,
         resource_limits: ResourceLimits | None = None,
         timeout: float | Any | None = UNSET,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Returns an iterator over the chunks of a streaming skill, which raises its error as `call` does.
 
         The skill is at most one chunk ahead of the reader. The timeout covers the whole stream. A reader that stops early

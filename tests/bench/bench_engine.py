@@ -1,7 +1,7 @@
 """The engine against bare awaits, other frameworks' ways to call a tool, and bare aiohttp.
 
-Everything is on: validation of input and output, limits for engine, layer and skill, deadline, breaker, listeners to both
-events, each of which records. Every sample awaits one thing many times in a row, in an event loop, whose start counts for
+The engine is as it comes: parameters validated, its limit, deadline and breaker on, CPU time measured; listeners to both
+events record. What validating the output and limits for layer and skill add is said beside it. Every sample awaits one thing many times in a row, in an event loop, whose start counts for
 every side; ours and theirs have loops of their own, since an engine sets a task factory on its loop. Layer 3 asks a server
 in a process of its own, which answers with stored bytes, so that it is the client that takes the time.
 """
@@ -37,6 +37,7 @@ PARAMS = {"number": 1}
 KEPT: list[asyncio.Task[None]] = []  # what stays connected until its loop ends
 PATH = "layer 1: whole path of a no-op"
 GUARDS = GuardOptions(layer_concurrency={1: 100, 3: 100}, skill_concurrency=50)
+"""More limits than an engine has by itself."""
 
 Call = Callable[[], Awaitable[object]]
 Arm = tuple[Callable[[], object], int]
@@ -111,11 +112,13 @@ def typical(seconds: Any) -> str:
 
 def layer_1(ours: asyncio.AbstractEventLoop, theirs: asyncio.AbstractEventLoop) -> tuple[list[Row], list[str]]:
     registry = InMemorySkillRegistry()
-    engine = LayeredExecutionEngine(registry, guards=GUARDS)
+    engine = LayeredExecutionEngine(registry)
     recorder = Recorder(engine)
-    for cacheable in (False, True):
-        decorate = skill(id="cached" if cacheable else "nothing", name=f"nothing {cacheable}", cacheable=cacheable)
-        ours.run_until_complete(registry.register(decorate(nothing)))
+    for skill_id in ("nothing", "cached", "checked"):
+        made = skill(id=skill_id, cacheable=skill_id == "cached", check_output=skill_id == "checked")(nothing)
+        ours.run_until_complete(registry.register(made.definition.model_copy(update={"name": skill_id})))
+    limited = LayeredExecutionEngine(registry, guards=GUARDS)
+    Recorder(limited)
     breaker = CircuitBreaker()
 
     def closed_path() -> None:
@@ -130,6 +133,7 @@ def layer_1(ours: asyncio.AbstractEventLoop, theirs: asyncio.AbstractEventLoop) 
         "bare": (lambda: theirs.run_until_complete(bare(BARE)), BARE),
         "path": sample(ours, partial(engine.execute, "nothing", PARAMS), OURS),
         "cached": sample(ours, partial(engine.execute, "cached", PARAMS), OURS),
+        "checked": sample(ours, partial(limited.execute, "checked", PARAMS), OURS),
         "breaker": (closed_path, OURS),
     }
     found, remarks = peers(theirs)
@@ -144,7 +148,10 @@ def layer_1(ours: asyncio.AbstractEventLoop, theirs: asyncio.AbstractEventLoop) 
         rows.append(row(PATH, name, path, times[name], at_most=1 / goal, note=f"peer {typical(times[name])}"))
     rows.append(row("hit in the result cache", "the path", times["cached"], path, at_most=0.5))
     rows.append(row("breaker, closed: admit and report", "bare await", times["breaker"], await_, at_most=5))
-    ours.run_until_complete(engine.aclose())
+    more = quantile(times["checked"] / await_, 0.5)
+    remarks.append(f"        with its output validated, and limits for layer and skill: {fmt.number(more)} bare awaits")
+    for each in (engine, limited):
+        ours.run_until_complete(each.aclose())
     return rows, remarks
 
 

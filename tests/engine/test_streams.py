@@ -280,6 +280,31 @@ def test_stopping_early_ends_the_skill(count: int) -> None:
     assert [type(complete.result.error) for complete in completes] == [ExecutionCancelledError] * (count > 0)
 
 
+@pytest.mark.parametrize("turns", [0, 3])
+def test_a_skill_that_will_not_stop_is_stopped_at_its_next_chunk(turns: int) -> None:
+    """A generator that swallows the cancellation of its reader gets no further than the chunk after it."""
+    made: list[int] = []
+
+    class Stubborn(FakeRunner):
+        async def stream(self, execution: Execution) -> AsyncIterator[Any]:
+            for number in range(100):
+                made.append(number)
+                yield number
+                try:
+                    await settle(turns)
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    pass
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        async with aclosing(engine.stream("s", timeout=None)) as chunks:
+            assert await anext(chunks) == 0
+            await settle()
+
+    with_engine(work, Stubborn())
+    assert made == [0, 1]
+
+
 def test_a_reader_that_forgets_the_stream_ends_it() -> None:
     """Without aclosing, a stream that is dropped is ended by the event loop."""
     runner = Chunks(100)

@@ -65,11 +65,14 @@ async def _inserting() -> AsyncIterator[BatchFunction]:
         db = await loop.run_in_executor(writer, _created, file)
         answered = 0
 
-        async def insert(items: list[int]) -> list[Any]:
+        def write(items: list[int]) -> list[Any]:
             nonlocal answered
-            rows = await loop.run_in_executor(writer, _insert, db, items)
-            answered += len(rows)
+            rows = _insert(db, items)
+            answered += len(rows)  # here, in the thread: it goes on when the batch that waits for it is given up
             return rows
+
+        async def insert(items: list[int]) -> list[Any]:
+            return await loop.run_in_executor(writer, write, items)
 
         try:
             yield insert
