@@ -1,9 +1,10 @@
 """The engine against bare awaits, other frameworks' ways to call a tool, and bare aiohttp.
 
 The engine is as it comes: parameters validated, its limit, deadline and breaker on, CPU time measured; listeners to both
-events record. What validating the output and limits for layer and skill add is said beside it. Every sample awaits one thing many times in a row, in an event loop, whose start counts for
-every side; ours and theirs have loops of their own, since an engine sets a task factory on its loop. Layer 3 asks a server
-in a process of its own, which answers with stored bytes, so that it is the client that takes the time.
+events record. What validating the output and limits for layer and skill add is said beside it. Every sample awaits one
+thing many times in a row, in an event loop, whose start counts for every side; ours and theirs have loops of their own,
+since an engine sets a task factory on its loop. Layer 3 asks a server in a process of its own, which answers with stored
+bytes, so that it is the client that takes the time.
 """
 
 from __future__ import annotations

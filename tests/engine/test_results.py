@@ -385,6 +385,7 @@ def test_a_cache_key_by_path() -> None:
         assert await engine.call("item", {"ids": [5, 7]}) == 5
         assert await engine.call("item", {"ids": (5, 8)}) == 5
         assert await engine.call("item", {"ids": [5.0]}) == 6
+        assert [await engine.call("item", {"ids": [text]}) for text in ("\u00e9", "e\u0301")] == [7, 8]
 
     with_engine(
         work,

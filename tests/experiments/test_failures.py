@@ -310,7 +310,7 @@ def test_a_server_that_fails_ends_the_run() -> None:
             await play(
                 SMALL, [Gone(SMALL.server(), loop) for _ in range(2)], clock=loop.time, on_progress=lambda _: None
             )
-        return len([task for task in asyncio.all_tasks() if "_serve" not in str(task.get_coro())])
+        return len([task for task in asyncio.all_tasks() if "QueueTarget._serve" not in str(task.get_coro())])
 
     assert in_virtual_time(main) == 1
 

@@ -8,10 +8,10 @@ from typing import Any
 import aiohttp
 
 from skilllab import format as fmt
-from skilllab.engine.http_answer import Answer, UnreadableError, shortened, value_of
-from skilllab.engine.http_ledger import BrokenError
-from skilllab.engine.http_path import MissingError
-from skilllab.engine.template import Failure, Request
+from skilllab.engine.http.answer import Answer, UnreadableError, shortened, value_of
+from skilllab.engine.http.ledger import BrokenError
+from skilllab.engine.http.path import MissingError
+from skilllab.engine.http.template import Failure, Request
 from skilllab.errors import HttpStatusError, InvalidResponseError, LimitExceededError, TransportError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})

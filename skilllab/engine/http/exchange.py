@@ -14,14 +14,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from skilllab.engine.guard import ConcurrencyLimit
-from skilllab.engine.http_answer import Answer, TooLargeError, UnreadableError, in_one_line, read_body, retry_after
-from skilllab.engine.http_ledger import CountedRequest, Ledger, SharedLedger
-from skilllab.engine.http_outcome import bad_status, too_large, unreachable, unreadable
-from skilllab.engine.template import Failure, Request
+from skilllab.engine.http.answer import Answer, TooLargeError, UnreadableError, in_one_line, read_body, retry_after
+from skilllab.engine.http.ledger import CountedRequest, Ledger, SharedLedger
+from skilllab.engine.http.outcome import bad_status, too_large, unreachable, unreadable
+from skilllab.engine.http.template import Failure, Request
 from skilllab.errors import EngineClosedError, QueueFullError
 
 if TYPE_CHECKING:
-    from skilllab.engine.http import HttpOptions
+    from skilllab.engine.http.runner import HttpOptions
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ERROR_BYTES = 2**16  # of the body of an error, which is read for its first words; a longer one has none

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
 from skilllab.engine.execution import Execution
-from skilllab.engine.template import Failure
+from skilllab.engine.http.template import Failure
 from skilllab.errors import LimitExceededError
 from skilllab.model import FrozenDict
 from skilllab.outcome import ResourceUsage

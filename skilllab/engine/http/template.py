@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, final
 from multidict import CIMultiDict
 from yarl import URL
 
-from skilllab.engine.http_fill import (
+from skilllab.engine.http.fill import (
     ABSENT,
     CONTROL,
     BadValueError,
@@ -26,9 +26,9 @@ from skilllab.engine.http_fill import (
     text_fill,
     url_parts,
 )
-from skilllab.engine.http_hosts import Hosts, host_text, place_of
-from skilllab.engine.http_path import JsonPath
-from skilllab.engine.http_scrub import holds
+from skilllab.engine.http.hosts import Hosts, host_text, place_of
+from skilllab.engine.http.path import JsonPath
+from skilllab.engine.http.scrub import holds
 from skilllab.errors import (
     HostNotAllowedError,
     InvalidDefinitionError,

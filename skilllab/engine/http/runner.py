@@ -17,7 +17,7 @@ from skilllab.errors import EngineClosedError, HandlerNotRunnableError, InvalidV
 from skilllab.model import checked_hosts
 
 if TYPE_CHECKING:
-    from skilllab.engine.http_calls import HttpCalls
+    from skilllab.engine.http.calls import HttpCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class HttpRunner:
     def _opened(self) -> HttpCalls:
         if self._closed:
             raise EngineClosedError("the HTTP runner is closed: make a new engine")
-        from skilllab.engine.http_calls import HttpCalls  # a third of a second to import, for those who call no API
+        from skilllab.engine.http.calls import HttpCalls  # a third of a second to import, for those who call no API
 
         self._calls = HttpCalls(self._options, self._sleep, self._random, self._environ, self._wall_clock)
         return self._calls

@@ -7,7 +7,7 @@ from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState
 
-from skilllab.engine.template import Failure
+from skilllab.engine.http.template import Failure
 
 Sleep = Callable[[float], Awaitable[None]]
 

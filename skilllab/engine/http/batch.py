@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from skilllab.engine.batching import RequestBatcher
 from skilllab.engine.execution import Execution
-from skilllab.engine.http_answer import Answer, UnreadableError, value_of
-from skilllab.engine.http_exchange import Wire
-from skilllab.engine.http_fill import json_bytes
-from skilllab.engine.http_ledger import Ledger, SharedLedger
-from skilllab.engine.http_outcome import about, bad_status, picked, too_large, unreadable
-from skilllab.engine.template import Failure, Request, RequestTemplate
+from skilllab.engine.http.answer import Answer, UnreadableError, value_of
+from skilllab.engine.http.exchange import Wire
+from skilllab.engine.http.fill import json_bytes
+from skilllab.engine.http.ledger import Ledger, SharedLedger
+from skilllab.engine.http.outcome import about, bad_status, picked, too_large, unreadable
+from skilllab.engine.http.template import Failure, Request, RequestTemplate
 from skilllab.errors import BatchError
 
 _LONGEST = 2**16  # characters of an error, of which the start is told

@@ -10,13 +10,13 @@ from weakref import WeakSet
 
 from skilllab import format as fmt
 from skilllab.engine.execution import Execution
-from skilllab.engine.http import HttpOptions
-from skilllab.engine.http_batch import HttpSharing
-from skilllab.engine.http_exchange import Wire
-from skilllab.engine.http_ledger import Ledger
-from skilllab.engine.http_outcome import output_of
-from skilllab.engine.retry import retried, told
-from skilllab.engine.template import Failure, Request, RequestTemplate
+from skilllab.engine.http.batch import HttpSharing
+from skilllab.engine.http.exchange import Wire
+from skilllab.engine.http.ledger import Ledger
+from skilllab.engine.http.outcome import output_of
+from skilllab.engine.http.retry import retried, told
+from skilllab.engine.http.runner import HttpOptions
+from skilllab.engine.http.template import Failure, Request, RequestTemplate
 from skilllab.errors import HandlerNotRunnableError, LimitExceededError
 from skilllab.loading import LoadedSkill
 from skilllab.model import HttpHandler

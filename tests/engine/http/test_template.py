@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skilllab.define import http_skill
-from skilllab.engine.http_hosts import Hosts
-from skilllab.engine.http_path import JsonPath, MissingError
-from skilllab.engine.template import Failure, Request, RequestTemplate
+from skilllab.engine.http.hosts import Hosts
+from skilllab.engine.http.path import JsonPath, MissingError
+from skilllab.engine.http.template import Failure, Request, RequestTemplate
 from skilllab.errors import (
     HostNotAllowedError,
     InvalidDefinitionError,
