@@ -28,7 +28,7 @@ class Validator:
     Raises InvalidDefinitionError when the schema itself is not valid (`field` names it) or points to another document.
     """
 
-    __slots__ = ("_check", "_compiled", "of", "skill_id")
+    __slots__ = ("_compiled", "fits", "of", "skill_id")
 
     def __init__(
         self, schema: Schema | None, *, skill_id: str, field: str = "input_schema", of: str = "parameters"
@@ -36,11 +36,12 @@ class Validator:
         self.skill_id = skill_id
         self.of = of
         self._compiled = jsonschema_rs.validator_for({}) if schema is None else compile_schema(schema, skill_id, field)
-        self._check = self._compiled.is_valid
+        self.fits = self._compiled.is_valid
+        """Whether a value fits, without a reason; raises ValueError for what is no JSON."""
 
     def __call__(self, value: Any) -> None:
         try:
-            if self._check(value):
+            if self.fits(value):
                 return
             offence = next(self._compiled.iter_errors(value))
         except ValueError as error:

@@ -142,7 +142,12 @@ class LayeredExecutionEngine:
             run.sink = _sink
         self._active[execution_id] = run
         if self._starts.callbacks:
-            self._starts.tell(_new(ExecutionEvent, ("execution-start", execution_id, skill_id, run.start, None)))
+            event = _new(ExecutionEvent, ("execution-start", execution_id, skill_id, run.start, None))
+            for callback in self._starts.callbacks:  # as `tell` does, without the call
+                try:
+                    callback(event)
+                except (Exception, asyncio.CancelledError):  # noqa: BLE001 - its failure is not the execution's
+                    self._starts.failed(event)
         try:
             output = self._pipeline.output(run, params, resource_limits, timeout, cache, caller)
             if not run.ended:
@@ -326,8 +331,12 @@ class LayeredExecutionEngine:
         )
         result: ExecutionResult = _new(ExecutionResult, (output, error, metadata))
         if self._completes.callbacks:
-            now = self._wall_clock()
-            self._completes.tell(_new(ExecutionEvent, ("execution-complete", execution_id, skill_id, now, result)))
+            event = _new(ExecutionEvent, ("execution-complete", execution_id, skill_id, self._wall_clock(), result))
+            for callback in self._completes.callbacks:
+                try:
+                    callback(event)
+                except (Exception, asyncio.CancelledError):  # noqa: BLE001 - see above
+                    self._completes.failed(event)
         if self._closed and not self._active:
             self._idle.set()
         return result

@@ -46,7 +46,11 @@ class Listeners:
             try:
                 callback(event)
             except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a listener's failure is not the execution's
-                _log.exception("a listener to %s failed; the execution goes on", event[0])
+                self.failed(event)
+
+    def failed(self, event: Event) -> None:
+        """Logs the failure of a callback, from where it is handled."""
+        _log.exception("a listener to %s failed; the execution goes on", event[0])
 
 
 def all_listeners() -> dict[str, Listeners]:

@@ -31,6 +31,7 @@ class Lane:
         "breaker",
         "cache_ttl",
         "cacheable",
+        "fits",
         "gates",
         "key_of",
         "layer",
@@ -63,6 +64,7 @@ class Lane:
         self.layer = definition.layer
         # A runner may take the first step of a plain coroutine at once, which saves two layers of awaiting.
         self.begin = getattr(runner, "begin", None) if skill.direct else None
+        self.fits = skill.check_input.fits
         self.seen = -1  # the registry's changes when it was last found to be up to date
         self.limits = definition.resource_limits
         self.timeout = guards.timeout if definition.timeout == "inherit" else definition.timeout
@@ -81,6 +83,11 @@ class Lane:
     def checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the skill's own copy of the parameters; raises InvalidParametersError when they do not fit."""
         own = own_copy(self.skill.definition.id, params)
+        try:
+            if self.fits(own):
+                return own
+        except ValueError:
+            pass  # no JSON: as below, the check says what is wrong
         self.skill.check_input(own)
         return own
 

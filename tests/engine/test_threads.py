@@ -396,13 +396,14 @@ def test_nothing_of_a_call_is_kept() -> None:
         raise Failure
 
     async def work(threads: Threads) -> None:
-        thing = Thing()
-        seen: list[weakref.ref[Any]] = [weakref.ref(thing)]
-        assert await threads.call(lambda given: given, thing) is thing
+        seen: list[weakref.ref[Any]] = []
         try:
             await threads.call(fail)
         except Failure as error:
             seen.append(weakref.ref(error))
+        thing = Thing()
+        seen.append(weakref.ref(thing))
+        assert await threads.call(lambda given: given, thing) is thing
         del thing
         for _ in range(1000):  # the thread may still be on its way to its next wait
             if any(reference() is not None for reference in seen):

@@ -233,15 +233,18 @@ class TestBatchSizes:
         assert "the knee is at 100 items (100 to 100), beyond the sizes tried" in str(result)
         assert "no size could keep up" in str(result)
 
-    def run(self, **options):
-        """A run in virtual time, in which a batch takes 4 ms and 0.1 ms for each of its items, one at a time."""
+    def run(self, slow_after=math.inf, **options):
+        """A run in virtual time, in which a batch takes 4 ms and 0.1 ms for each of its items, one at a time.
+
+        slow_after: batches after which each takes 10 s.
+        """
         batches = []
 
         @asynccontextmanager
         async def opened():
             async def work(items):
                 batches.append(items)
-                await asyncio.sleep(0.004 + 0.0001 * len(items))
+                await asyncio.sleep(0.004 + 0.0001 * len(items) if len(batches) <= slow_after else 10.0)
                 return items
 
             yield work
@@ -282,6 +285,19 @@ class TestBatchSizes:
         one, two, other = (self.run(seed=seed)[0].frame() for seed in (1, 1, 2))
         assert one.equals(two)
         assert not one.equals(other)
+
+    def test_the_end_of_a_run_is_not_measured(self):
+        """40 items come in 88 ms, long before a wait of 1 s is over: no item is seen to wait for those that never come."""
+        result, _ = self.run(waits=(1.0,), seconds=0.25)
+        assert (result.cells[40, 1.0].p95 < 0.2).all()
+
+    def test_a_cell_with_items_given_up_has_no_latency(self):
+        """What happens after the bursts, when every batch takes 10 s, is told as not keeping up, not as a fast few."""
+        bursts = 3 * 1 * 10 * 3  # sizes, times, batches, repetitions
+        result, batches = self.run(slow_after=bursts, rounds=1)
+        assert len(batches) > bursts
+        assert all(np.isnan(column).all() for cell in result.cells.values() for column in cell)
+        assert "Batches of 1, 4, 40 cannot keep up" in str(result)
 
     def test_a_size_that_cannot_keep_up_is_not_run(self):
         """Its latency would say how long the run was, and nothing else; the frame says that it cannot."""
