@@ -301,7 +301,9 @@ def test_a_skill_that_took_long_to_load_expires_in_time(engines: float | None) -
 
 @pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("skill_id", ["a", "cached"])
-@pytest.mark.parametrize("manner", ["obeys", "swallows", "converts", "takes back", "cleans up", "never waited"])
+@pytest.mark.parametrize(
+    "manner", ["obeys", "swallows", "converts", "takes back", "takes back and fails", "cleans up", "never waited"]
+)
 def test_whatever_the_skill_makes_of_it_the_result_is_the_timeout(manner: str, skill_id: str, real: bool) -> None:
     """A skill that returns, raises or dawdles when it is told to stop: one timed-out result, and nothing for the caller."""
     clock, engines = FakeClock(), list[LayeredExecutionEngine]()
@@ -318,10 +320,12 @@ def test_whatever_the_skill_makes_of_it_the_result_is_the_timeout(manner: str, s
                 raise
             if manner == "converts":
                 raise ValueError("stopped") from None
-            if manner == "takes back":
+            if manner.startswith("takes back"):
                 task = asyncio.current_task()
                 assert task is not None
                 task.uncancel()
+            if manner == "takes back and fails":
+                raise ValueError("stopped") from None
             if manner == "cleans up":
                 await settle()
                 raise
@@ -396,6 +400,61 @@ def test_a_cancellation_of_something_else_is_the_skills_failure(real: bool) -> N
         result = with_engine(lambda engine, skill_id=skill_id: engine.execute(skill_id), answer, real=real)
         assert isinstance(result.error, SkillFailedError)
         assert "CancelledError" in str(result.error)
+
+
+@pytest.mark.parametrize("takes_back", [False, True])
+@pytest.mark.parametrize("skill_id", ["a", "cached"])
+def test_a_cancelled_caller_may_call_while_it_cleans_up(skill_id: str, takes_back: bool) -> None:
+    """Its earlier cancellation is no reason to end the call, and a timeout of the call does not take it back."""
+    clock = FakeClock()
+
+    async def answer(skill_id: str, params: dict[str, Any]) -> str:
+        try:
+            await (settle(3) if params.get("quick") else asyncio.Event().wait())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            if not takes_back:
+                raise
+            task.uncancel()
+        return "done"
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        async def caller() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                assert await engine.call(skill_id, {"quick": True}) == "done"
+                assert isinstance((await engine.execute(skill_id, timeout=5.0)).error, ExecutionTimeoutError)
+                assert task.cancelling() == 1
+                raise
+
+        task = asyncio.create_task(caller())
+        await settle()
+        task.cancel()
+        await settle(30)
+        clock.advance(5.0)
+        engine._pipeline.interruptions.reap()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with_engine(work, answer, clock=clock)
+
+
+def test_the_first_reason_counts() -> None:
+    """An execution whose time was over is not also closed: one reason, one cancellation, one grace."""
+
+    async def run() -> None:
+        interruptions = Interruptions(asyncio.get_running_loop(), FakeClock())
+        run = Execution.of("1", "a")
+        for reason in ("timeout", "cancel", "close"):
+            interruptions.interrupt(run, reason)  # type: ignore[arg-type]
+        assert (run.interruption, run.interrupts) == ("timeout", 1)
+        interruptions.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("real", [False, True])

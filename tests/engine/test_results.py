@@ -639,6 +639,7 @@ def test_when_all_leave_the_run_ends() -> None:
         assert all(task.cancelled() for task in tasks)
         assert runner.cancelled == 1
         assert engine.limits()["engine"].in_flight == 0
+        assert not any(engine._pipeline.interruptions._queues.values())
         runner.gate.set()
         assert await engine.call("c") == 1
         assert len(asyncio.all_tasks()) == 1

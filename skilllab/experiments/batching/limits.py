@@ -14,7 +14,7 @@ from skilllab import format as fmt
 from skilllab.define import http_skill
 from skilllab.demo import DemoProcess, DemoSettings, Lognormal
 from skilllab.demo.content import USERS
-from skilllab.engine import GuardOptions, HttpOptions, LayeredExecutionEngine
+from skilllab.engine import HttpOptions, LayeredExecutionEngine
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.batching.rounds import Progress, counted, ends, middle, middle_interval, turns
 from skilllab.registry import InMemorySkillRegistry
@@ -28,16 +28,16 @@ LIMITS = (1, 2, 4, 8, 16, 32, 64)
 _ENOUGH = 0.9  # of the highest throughput is all that is worth waiting for
 _SKILL = "user"
 _FIRST = 1  # number of the first user
-_EACH = 3  # calls for each place at least, so that a wide limit is more than its first wave
+_EACH = 3  # calls for each place at least: those of the first wave start at once, and the last are not counted
 
 
 def served_by(workers: int = 8, seed: int = 0) -> DemoSettings:
-    """Returns a server whose workers take 4 ms in the median, 12 ms at p95 (lognormal); the rest wait their turn."""
-    return DemoSettings(latency=Lognormal(median=0.004, p95=0.012), workers=workers, log=0, seed=seed)
+    """Returns a server whose workers take 8 ms in the median, 24 ms at p95 (lognormal); the rest wait their turn."""
+    return DemoSettings(latency=Lognormal(median=0.008, p95=0.024), workers=workers, log=0, seed=seed)
 
 
 class Level(NamedTuple):
-    """One limit, a number a round. seconds: a call, all calls together. p50, p95: seconds that one caller waits."""
+    """One limit, a number a round. seconds: 1 / throughput, while every place is taken. p50, p95: a caller waits."""
 
     seconds: Array
     p50: Array
@@ -130,8 +130,8 @@ async def parallel(
 ) -> Parallel:
     """Runs execute_many with each limit against a demo API server in a process of its own, in turns.
 
-    settings: of the server; `served_by()` unless given. calls: in each run, more where a limit needs them. What a caller
-    waits counts from the moment at which its turn came (a closed model: the next call starts when one has ended).
+    settings: of the server; `served_by()` unless given. calls: in each run, and at least three for each place. It is a
+    closed model: a call starts when another has ended, and what its caller waits counts from there.
     Raises InvalidValueError for values without a meaning, and the error of a call that failed.
     """
     limits = counted("limits", limits)
@@ -144,7 +144,9 @@ async def parallel(
         registry = InMemorySkillRegistry()
         await registry.register(http_skill(id=_SKILL, url=f"{server.url}/users/{{user_id}}"))
         http = HttpOptions(max_sockets=limits[-1])
-        async with LayeredExecutionEngine(registry, http=http, guards=GuardOptions(), results=None) as engine:
+        async with LayeredExecutionEngine(
+            registry, http=http, results=None, clock=time.perf_counter, wall_clock=time.perf_counter
+        ) as engine:
             await _run(engine, limits[-1], 2 * limits[-1], 0)  # opens every connection
             arms = {limit: partial(_run, engine, limit, max(calls, _EACH * limit)) for limit in limits}
             runs = await turns(arms, rounds, seed=seed, on_progress=on_progress)
@@ -152,15 +154,14 @@ async def parallel(
 
 
 async def _run(engine: LayeredExecutionEngine, limit: int, calls: int, turn: int) -> tuple[float, float, float]:
+    """Runs the calls once; seconds count until the last call begins, for then places become empty."""
     asked = [(_SKILL, {"user_id": _FIRST + number % USERS}) for number in range(calls)]
-    begin = time.perf_counter()
-    results = await engine.execute_many(asked, limit=limit)
-    taken = time.perf_counter() - begin
-    latencies = []
-    for result in results:
+    starts, latencies = [], []
+    for result in await engine.execute_many(asked, limit=limit):
         if result.error is not None:
             raise result.error
         about = result.metadata
+        starts.append(about.start)
         latencies.append((about.duration or 0.0) + about.queue_time + about.overhead)
     p50, p95 = quantiles(latencies, [0.5, 0.95]).tolist()
-    return taken / calls, p50, p95
+    return (max(starts) - min(starts)) / (calls - limit), p50, p95
