@@ -39,7 +39,7 @@ class Interruptions:
         timeout: None is no deadline; infinity none while the skill is being loaded.
         """
         if execution.timeout is None:
-            if timeout is not None and execution.interruption is None:
+            if timeout is not None:
                 self.watch(execution, execution.begin, timeout)
         else:
             self._watch_again(execution, timeout)

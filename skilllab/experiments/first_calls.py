@@ -54,8 +54,8 @@ def first_calls(
     """Times the built-in skills on the sample files and returns one row for each state, process and skill.
 
     Columns: state (cold: definitions registered, nothing imported; preloaded: after `preload_skills`; warm: the later
-    calls of the cold process, their median), process, skill, seconds of `engine.execute`. Two fresh processes make a
-    sample of each state. on_progress: called with (processes done, processes in all).
+    calls of the cold process, their median), process, skill, seconds of `engine.execute` without the result cache. Two
+    fresh processes make a sample of each state. on_progress: called with (processes done, processes in all).
     Raises InvalidValueError for counts below 1, ExecutionError when a process fails.
     """
     import pandas as pd
@@ -117,7 +117,7 @@ async def measure(
         for _ in range(1 + warm_rounds):
             for skill_id, params in calls.items():
                 start = time.perf_counter()
-                result = await engine.execute(skill_id, params)
+                result = await engine.execute(skill_id, params, cache=False)
                 seconds[skill_id].append(time.perf_counter() - start)
                 if result.error is not None:
                     raise result.error

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BATCHES = 10  # of a burst: enough for a rate, few enough to take turns often
+_EACH = 3  # batches for each of those at once, likewise
 _BURSTS = 3  # for each round: they are short, and what a disk takes for a commit varies
 _AT_ONCE = 8  # batches at once that a burst keeps busy where any number may be
 _PATIENCE = 0.5  # s beyond the wait after which a cell has not kept up
@@ -162,7 +163,7 @@ class BatchSizes:
         return f"the knee is at {_rounded(knee)} items{spread}{', beyond the sizes tried' * (knee > self.sizes[-1])}"
 
     def _wait_text(self) -> str:
-        """Says what the longest wait does to p95, at the size where it does most."""
+        """Says what the longest wait does to p95 at the largest size, which seldom fills before."""
         if not self.cells:
             return "no size could keep up"
         first, last = self.waits[0], self.waits[-1]
@@ -170,7 +171,7 @@ class BatchSizes:
         measured = [pair for pair in pairs if math.isfinite(pair[1]) and math.isfinite(pair[2])]
         if not measured or first == last:
             return "no two waits can be compared"
-        size, short, long = max(measured, key=lambda pair: abs(math.log(pair[2] / pair[1])))
+        size, short, long = measured[-1]
         return (
             f"p95 is {fmt.duration(short)} with {_wait_name(first)} and {fmt.duration(long)} with {_wait_name(last)} "
             f"(batches of at most {size})"
@@ -254,7 +255,7 @@ class _Bench:
 
     async def burst(self, size: int, turn: int) -> float:
         """Returns the seconds an item takes when there are always enough of them for full batches."""
-        items = size * _BATCHES * min(self._at_once or _AT_ONCE, _AT_ONCE)
+        items = size * max(_BATCHES, _EACH * min(self._at_once or _AT_ONCE, _AT_ONCE))
         async with self._batcher(size, 0) as batcher:
             begin = self._clock()
             await asyncio.gather(*map(batcher.submit, range(items)))
