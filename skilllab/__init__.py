@@ -21,15 +21,15 @@ if TYPE_CHECKING:
         LayeredExecutionEngine,
     )
     from skilllab.engine.batching import RequestBatcher
-    from skilllab.engine.bulk import process_batch
+    from skilllab.engine.bulk import iter_batches, process_batch
     from skilllab.engine.pools import ConnectionPool
-    from skilllab.engine.resources import ResourceManager
+    from skilllab.engine.resources import ResourceManager, execute_with_cleanup
     from skilllab.engine.tracking import ResourceTracker
     from skilllab.errors import SkilllabError
     from skilllab.experiments.simulation import miss_ratio_curve, simulate
     from skilllab.model import Page, ResourceLimits, SkillDefinition, SkillQuery
     from skilllab.outcome import ExecutionEvent, ExecutionResult
-    from skilllab.panels import CachePanel
+    from skilllab.panels import BatchingPanel, CachePanel, FailuresPanel
     from skilllab.registry import InMemorySkillRegistry
     from skilllab.report import finding
     from skilllab.skills import builtin
@@ -40,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "UNSET",
+    "BatchingPanel",
     "CachePanel",
     "CacheStats",
     "CircuitBreaker",
@@ -50,6 +51,7 @@ __all__ = [
     "DemoSettings",
     "ExecutionEvent",
     "ExecutionResult",
+    "FailuresPanel",
     "FunctionOptions",
     "GuardOptions",
     "HttpOptions",
@@ -68,8 +70,10 @@ __all__ = [
     "Trace",
     "builtin",
     "canonical_key",
+    "execute_with_cleanup",
     "finding",
     "http_skill",
+    "iter_batches",
     "miss_ratio_curve",
     "process_batch",
     "read_catalogue",
@@ -79,6 +83,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "BatchingPanel": "panels",
     "CachePanel": "panels",
     "CacheStats": "cache",
     "CircuitBreaker": "engine",
@@ -89,6 +94,7 @@ _HOME = {
     "DemoSettings": "demo",
     "ExecutionEvent": "outcome",
     "ExecutionResult": "outcome",
+    "FailuresPanel": "panels",
     "FunctionOptions": "engine",
     "GuardOptions": "engine",
     "HttpOptions": "engine",
@@ -108,8 +114,10 @@ _HOME = {
     "UNSET": "cache",
     "builtin": "skills",
     "canonical_key": "cache",
+    "execute_with_cleanup": "engine.resources",
     "finding": "report",
     "http_skill": "define",
+    "iter_batches": "engine.bulk",
     "miss_ratio_curve": "experiments.simulation",
     "process_batch": "engine.bulk",
     "read_catalogue": "skills.catalogue",

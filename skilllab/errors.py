@@ -107,7 +107,7 @@ class TraceError(SkilllabError, ValueError):
 
 
 class SingleFlightError(SkilllabError, RuntimeError):
-    """Raised when a single-flight function calls itself with the same arguments and would wait for itself."""
+    """Raised when a single-flight function would wait for itself: it calls itself with the same arguments, or others do for it."""
 
 
 class ExecutionError(SkilllabError):
@@ -136,7 +136,7 @@ class HandlerNotRunnableError(ExecutionError):
 
 
 class EngineClosedError(ExecutionError):
-    """Raised when an engine is used after `aclose()`."""
+    """Raised when an engine, or what belongs to one (a batcher, a resource manager), is used after it was closed."""
 
 
 class WrongLoopError(ExecutionError):
@@ -167,7 +167,7 @@ class CircuitOpenError(ExecutionError):
 
 
 class ExecutionTimeoutError(ExecutionError, TimeoutError):
-    """Raised when the caller waited for `timeout` seconds, in the `stage` "queue" or "run"."""
+    """Raised when the caller waited for `timeout` seconds, most of them in the `stage` "queue", "run" or "cleanup"."""
 
     trips_breaker = True
 

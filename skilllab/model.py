@@ -268,7 +268,8 @@ class FunctionHandler(_Checked):
     """A Python function, named by "package.module:qualified.name" or given as a callable (layer 1).
 
     batch: a second function, named the same way, that answers many calls at once: it takes a list of parameter objects
-    and returns a list with one answer for each; an exception as an answer fails that call alone.
+    and returns a list with one answer for each; an exception as an answer fails that call alone. It gets its leases as
+    keywords, one connection for the whole batch.
     leases: parameters that the engine fills with a connection from the pool of that name, for the time of the call.
     """
 

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from skilllab.engine.bulk import async_form, iter_batches, process_batch, require_count, require_seconds
+from skilllab.engine.bulk import async_form, require_count, require_seconds
 from skilllab.errors import BatchError, EngineClosedError, WrongLoopError
 from skilllab.settings import BATCH_SIZE, BATCH_WAIT
 
-__all__ = ["BatchStatistics", "RequestBatcher", "iter_batches", "process_batch"]
+__all__ = ["BatchStatistics", "RequestBatcher"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skilllab.engine.batching import RequestBatcher, iter_batches, process_batch
+from skilllab.engine.batching import RequestBatcher
+from skilllab.engine.bulk import iter_batches, process_batch
 from skilllab.errors import BatchError, EngineClosedError, InvalidValueError, WrongLoopError
 from skilllab.testing import FakeClock
 

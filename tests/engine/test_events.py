@@ -226,7 +226,7 @@ def test_a_breaker_that_changes_is_an_event() -> None:
 # listeners
 
 
-@pytest.mark.parametrize("name", ["execution-start", "execution-complete"])
+@pytest.mark.parametrize("name", ["execution-start", "execution-complete", "breaker-change"])
 @pytest.mark.parametrize("error", [ValueError("mine"), asyncio.CancelledError()])
 def test_a_listener_that_fails_is_logged_and_the_others_hear(
     name: str, error: BaseException, caplog: pytest.LogCaptureFixture
@@ -241,13 +241,17 @@ def test_a_listener_that_fails_is_logged_and_the_others_hear(
         engine.on(name, lambda _: heard.append("first"))
         engine.on(name, fail)
         engine.on(name, lambda _: heard.append("last"))
-        result = await engine.execute("ok")
+        if name == "breaker-change":
+            await thrice(engine, "fails")
+            result = await engine.execute("fails")
+            assert isinstance(result.error, errors.CircuitOpenError)
+        else:
+            assert (await engine.execute("ok")).success
         await settle()
         assert engine.active == ()
-        return result
 
     with caplog.at_level(logging.ERROR, "skilllab.engine"):
-        assert with_engine(work).success
+        with_engine(work)
     assert heard == ["first", "last"]
     assert f"a listener to {name} failed" in caplog.text
     assert caplog.records[0].exc_info is not None

@@ -428,6 +428,27 @@ def test_who_waits_for_its_skill_holds_no_place_of_the_engine() -> None:
     with_engine(work, answer, definition("busy", max_concurrency=1), definition("other"), concurrency=2)
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_what_ends_at_once_gives_its_place_back(real: bool) -> None:
+    """A skill that returns, raises, or is wrong in its first step holds no place afterwards."""
+
+    def answer(skill_id: str, params: dict[str, Any]) -> Any:
+        if params["how"] == "raise":
+            raise ValueError("no")
+        return "text" if params["how"] == "lie" else 5
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        for how in ("return", "raise", "lie") * 2:
+            result = await engine.execute("a", {"how": how})
+            assert result.success is (how == "return")
+            assert result.metadata.duration is not None
+            assert engine.limits()["engine"] == (1, 0, 0)
+
+    with_engine(
+        work, answer, definition("a", output_schema={"type": "integer"}), real=real, concurrency=1, queue_size=0
+    )
+
+
 @pytest.mark.parametrize("how", ["timeout", "cancel", "refused"])
 def test_who_gets_one_place_and_not_the_other_gives_it_back(how: str) -> None:
     """A call that has its skill's place and cannot get the engine's leaves both free for others."""

@@ -182,10 +182,11 @@ def test_an_outage_in_words_frames_and_figures() -> None:
     assert [x for x in opened if not math.isnan(x)] == [3.0, 3.5, 4.0, 4.5]
 
 
-def test_a_spread_is_a_range_or_the_only_value() -> None:
-    """Several runs give their range, one its value."""
+def test_a_spread_is_a_range_or_one_value() -> None:
+    """Several runs give their range; one run, or several that read alike, one value."""
     assert spread([3.0, 1.0, 2.0], lambda seconds: duration(seconds, 2)) == "1.0 to 3.0 s"
     assert spread([2.0], lambda seconds: duration(seconds, 2)) == "2.0 s"
+    assert spread([2.001, 2.002], lambda seconds: duration(seconds, 2)) == "2.0 s"
 
 
 # outages

@@ -148,9 +148,10 @@ class Outage:
 
 
 def spread(values: Iterable[float], show: Callable[[float | None], str]) -> str:
-    """Returns the range of some runs as text, or the value of the only one."""
+    """Returns the range of what some runs gave, as text; one value where all of them read alike."""
     found = sorted(values)
-    return fmt.interval(found[0], found[-1], show) if len(found) > 1 else show(found[0])
+    alike = show(found[0]) == show(found[-1])
+    return show(found[0]) if alike else fmt.interval(found[0], found[-1], show)
 
 
 def _words(way: Timeline) -> str:
