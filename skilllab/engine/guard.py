@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple, Self
 
 from skilllab import format as fmt
 from skilllab import settings
-from skilllab.errors import CircuitOpenError, ExecutionError, InvalidValueError, QueueFullError
+from skilllab.errors import CircuitOpenError, ExecutionError, InvalidValueError, QueueFullError, SkillFailedError
 from skilllab.model import LAYERS
 
+_FILES = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 State = Literal["closed", "open", "half-open"]
 
 
@@ -249,7 +250,13 @@ class CircuitBreaker:
 
 
 def counts_as_failure(error: BaseException) -> bool | None:
-    """Returns whether an error counts against what was called, for it (it answered), or says nothing (None)."""
-    if isinstance(error, ExecutionError):
-        return error.trips_breaker
-    return True if isinstance(error, OSError) else None
+    """Returns whether an error counts against what was called, for it (it answered), or says nothing (None).
+
+    A connection that failed counts also where a skill's own code met it; a file that is not there does not.
+    """
+    met = error.__cause__ if isinstance(error, SkillFailedError) and error.__cause__ is not None else error
+    if not isinstance(met, ExecutionError):
+        if isinstance(met, OSError) and not isinstance(met, _FILES):
+            return True
+        met = error
+    return met.trips_breaker if isinstance(met, ExecutionError) else None

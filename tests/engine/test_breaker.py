@@ -284,6 +284,24 @@ def test_what_counts(error: BaseException, counts: bool | None) -> None:
     assert counts_as_failure(error) is counts
 
 
+@pytest.mark.parametrize(
+    ("met", "counts"),
+    [
+        (ConnectionResetError("gone"), True),
+        (TimeoutError("late"), True),
+        (errors.TransportError("gone"), True),
+        (FileNotFoundError("no file"), False),
+        (ValueError("a bug"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_skill_met_counts(met: Exception, counts: bool) -> None:
+    """A connection that failed counts against a skill also where its own code met it; a bug or a missing file does not."""
+    failure = errors.SkillFailedError("its own")
+    failure.__cause__ = met
+    assert counts_as_failure(failure) is counts
+
+
 # in the engine
 
 

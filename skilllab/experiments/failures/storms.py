@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _AT_ONCE = 1e-6  # s: as good as no backoff
+_PATIENT = 30.0  # s: long enough for every caller to be served in turn
 _SETTLED = 2.0  # s more than a server should need to work off what came
 
 
@@ -129,6 +130,9 @@ async def storm(crowd: Crowd | None = None) -> Storm:
     crowd = crowd or Crowd()
     settings = DemoSettings(latency=Constant(crowd.service), workers=1)
     async with DemoProcess(settings) as server:
+        await _come(
+            replace(crowd, timeout=_PATIENT), server, _AT_ONCE, lambda: 0.5
+        )  # imports, and a server that is warm
         return Storm(crowd, {name: await _come(crowd, server, *way) for name, way in crowd.ways().items()})
 
 
