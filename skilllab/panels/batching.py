@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import ipywidgets as widgets
-
 from skilllab import format as fmt
 from skilllab import plots
-from skilllab.errors import SkilllabError
 from skilllab.experiments.batching import BatchSizes, api_users, batch_sizes
 from skilllab.experiments.batching.rounds import Progress, middle
 from skilllab.panels.batching_picture import BatchingDrawing
 from skilllab.panels.controls import Control, named, steps
-from skilllab.panels.panel import Panel
+from skilllab.panels.measuring import MeasuringPanel
 from skilllab.panels.picture import Picture
 
 SIZES = (1, 3, 10, 20, 40)
@@ -67,7 +63,7 @@ class Measure(Protocol):
     def __call__(self, setting: Setting, *, on_progress: Progress) -> Awaitable[BatchSizes]: ...
 
 
-class BatchingPanel(Panel):
+class BatchingPanel(MeasuringPanel[Setting, BatchSizes]):
     """Throughput with its knee, and p95 at an offered rate, against the size of a batch.
 
     first: what was measured with `Setting()`, if it was. measure: what Run does. One run measures every size, so moving
@@ -77,13 +73,11 @@ class BatchingPanel(Panel):
     Controls: .size, .wait, .load, .at_once; and .run, the button that starts and stops.
     """
 
+    _starting = "starting a server …"
+
     def __init__(self, first: BatchSizes | None = None, *, measure: Measure = measured) -> None:
-        self._measure = measure
-        self._measured: dict[Setting, BatchSizes] = {}
+        self._prepare(measure)
         self._shown: Setting | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._running: Setting | None = None
-        self._failure: SkilllabError | None = None
         base = Setting()
         if first is not None:
             self._measured[base] = first
@@ -100,16 +94,12 @@ class BatchingPanel(Panel):
         fig = plots.figure(6.0, 5.6)
         self._drawing = BatchingDrawing(fig, SIZES)
         super().__init__(controls, Picture(fig, [self._drawing.artists]), _note())
-        self._add_buttons()
+        self._add_run_button("Measure all sizes with a real server, or stop that")
 
     def update(self) -> Iterator[str]:
         """Draws what was measured with these values, or else the last measurement, pale."""
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
         setting, size = self._chosen(), self.size.value
-        if self._task is not None and setting != self._running:
-            self._task.cancel()
+        self._may_draw(setting)
         if setting in self._measured:
             self._shown = setting
         found = None if self._shown is None else self._measured[self._shown]
@@ -122,51 +112,8 @@ class BatchingPanel(Panel):
 
     # running
 
-    def _add_buttons(self) -> None:
-        """Puts the run button and what shows its progress above the picture."""
-        self.run = widgets.Button(description="Run", tooltip="Measure all sizes with a real server, or stop that")
-        self.run.on_click(lambda _: self._hand_over())
-        self._progress = widgets.FloatProgress(max=1.0, layout={"width": "180px", "visibility": "hidden"})
-        self._status = widgets.HTML()
-        bar = widgets.HBox(
-            [self.run, self._progress, self._status], layout={"align_items": "center", "overflow": "visible"}
-        )
-        right = self.widget.children[1]
-        right.children = (bar, *right.children)
-
-    def _hand_over(self) -> None:
-        """Starts or stops a run on the loop; without one, runs to the end."""
-        if self._loop is not None and self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._start_or_stop)
-        else:
-            asyncio.run(self._run(self._chosen()))
-
-    def _start_or_stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        elif self._loop is not None:
-            self._task = self._loop.create_task(self._run(self._chosen()))
-
-    async def _run(self, setting: Setting) -> None:
-        self._running = setting
-        self._show_progress("Stop", "starting a server …")
-        try:
-            self._measured[setting] = await self._measure(setting, on_progress=self._on_progress)
-        except SkilllabError as failure:
-            self._failure = failure
-        finally:
-            self._task = self._running = None
-            self._show_progress("Run", "")
-            self._changed()
-
     def _on_progress(self, done: int, total: int) -> None:
         self._show_progress("Stop", f"{done} of {total} runs", done / total)
-
-    def _show_progress(self, button: str, status: str, share: float = 0.0) -> None:
-        self.run.description = button
-        self._progress.layout.visibility = "visible" if status else "hidden"
-        self._progress.value = share
-        self._status.value = f'<span role="status">{status}</span>' if status else ""
 
 
 def _words(setting: Setting, size: int, found: BatchSizes | None) -> str:

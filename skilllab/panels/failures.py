@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
-import ipywidgets as widgets
-
 from skilllab import format as fmt
 from skilllab import plots
-from skilllab.errors import InvalidValueError, SkilllabError
+from skilllab.errors import InvalidValueError
 from skilllab.experiments.failures import Outage, Scenario, outage_apart, predicted
 from skilllab.experiments.failures.drawing import OutageDrawing
 from skilllab.panels.controls import Control, durations, named, steps, whole_numbers
-from skilllab.panels.panel import Panel
+from skilllab.panels.measuring import MeasuringPanel
 from skilllab.panels.picture import Picture
 
 _STALLS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)  # s
@@ -31,7 +28,7 @@ class Measure(Protocol):
     def __call__(self, scenario: Scenario, *, on_progress: Callable[[Outage], object]) -> Awaitable[Outage]: ...
 
 
-class FailuresPanel(Panel):
+class FailuresPanel(MeasuringPanel[Scenario, Outage]):
     """Latency of every call over time, without and with a breaker, and the breaker's states, through one outage.
 
     scenario: where the controls start, and what they do not change; its length stays as it is. measure: what Run does.
@@ -42,6 +39,8 @@ class FailuresPanel(Panel):
     Raises InvalidValueError for a scenario that leaves no time after the longest stall.
     """
 
+    _starting = "starting servers …"
+
     def __init__(self, scenario: Scenario | None = None, *, measure: Measure = outage_apart) -> None:
         self._base = base = scenario or Scenario()
         stalls = sorted({*_STALLS, base.stall})
@@ -50,13 +49,9 @@ class FailuresPanel(Panel):
                 f"a scenario of {fmt.duration(base.duration)} must leave {fmt.duration(_LATER)} after a stall of "
                 f"{fmt.duration(stalls[-1])}: make `after` longer"
             )
-        self._measure = measure
+        self._prepare(measure)
         self._known: dict[Scenario, Outage] = {}
-        self._measured: dict[Scenario, Outage] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._running: Scenario | None = None
         self._so_far: Outage | None = None
-        self._failure: SkilllabError | None = None
         self._drawn = 0.0
         waits, pauses = durations(0.1, 2.0, base.timeout), durations(0.1, 2.0, base.recovery)
         counts = named(whole_numbers(1, 20, base.failures), fmt.count)
@@ -68,16 +63,12 @@ class FailuresPanel(Panel):
         fig = plots.figure(6.0, 5.6)
         self._drawing = OutageDrawing(fig, base.duration)
         super().__init__(controls, Picture(fig, [self._drawing.artists]), self._note())
-        self._add_buttons()
+        self._add_run_button("Measure it with real servers, or stop that")
 
     def update(self) -> Iterator[str]:
         """Draws what was measured with these values, or is being measured, or else what is predicted."""
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
         scenario = self._chosen()
-        if self._task is not None and scenario != self._running:
-            self._task.cancel()
+        self._may_draw(scenario)
         outage, how = self._outage(scenario)
         self._drawing.show(outage, how)
         self._picture.draw(1)
@@ -109,42 +100,9 @@ class FailuresPanel(Panel):
 
     # running
 
-    def _add_buttons(self) -> None:
-        """Puts the run button and what shows its progress above the picture."""
-        self.run = widgets.Button(description="Run", tooltip="Measure it with real servers, or stop that")
-        self.run.on_click(lambda _: self._hand_over())
-        self._progress = widgets.FloatProgress(max=1.0, layout={"width": "180px", "visibility": "hidden"})
-        self._status = widgets.HTML()
-        bar = widgets.HBox(
-            [self.run, self._progress, self._status], layout={"align_items": "center", "overflow": "visible"}
-        )
-        right = self.widget.children[1]
-        right.children = (bar, *right.children)
-
-    def _hand_over(self) -> None:
-        """Starts or stops a run on the loop; without one, runs to the end."""
-        if self._loop is not None and self._loop.is_running():
-            self._loop.call_soon_threadsafe(self._start_or_stop)
-        else:
-            asyncio.run(self._run(self._chosen()))
-
-    def _start_or_stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        elif self._loop is not None:
-            self._task = self._loop.create_task(self._run(self._chosen()))
-
-    async def _run(self, scenario: Scenario) -> None:
-        self._running = scenario
-        self._show_progress("Stop", "starting servers …")
-        try:
-            self._measured[scenario] = await self._measure(scenario, on_progress=self._on_progress)
-        except SkilllabError as failure:
-            self._failure = failure
-        finally:
-            self._task = self._running = self._so_far = None
-            self._show_progress("Run", "")
-            self._changed()
+    async def _run(self, chosen: Scenario) -> None:
+        self._so_far = None
+        await super()._run(chosen)
 
     def _on_progress(self, outage: Outage) -> None:
         now, self._so_far = time.monotonic(), outage
@@ -153,12 +111,6 @@ class FailuresPanel(Panel):
         if now - self._drawn >= _FRAME:
             self._drawn = now
             self._changed()
-
-    def _show_progress(self, button: str, status: str, share: float = 0.0) -> None:
-        self.run.description = button
-        self._progress.layout.visibility = "visible" if status else "hidden"
-        self._progress.value = share
-        self._status.value = f'<span role="status">{status}</span>' if status else ""
 
     def _note(self) -> str:
         base = self._base
