@@ -86,11 +86,14 @@ class Pipeline:
             if run.ended:
                 return output
         run.clock, run.on_block = self._clock, self._on_block
+        if lane.begin is not None and results is None and run.sink is None:
+            run.params = lane.checked(params)
+            return self._at_once(run, lane, timeout)
         self.interruptions.attach(run, timeout)
         if results is not None:
             return results.shared(run, lane)
         run.params = lane.checked(params)
-        return self._guarded(run, lane) if lane.begin is None or run.sink is not None else self._at_once(run, lane)
+        return self._guarded(run, lane)
 
     def _still_valid(self, lane: Lane) -> bool:
         changes = self._registry.changes
@@ -136,12 +139,17 @@ class Pipeline:
         finally:
             run.queued = self._clock() - begin
 
-    def _at_once(self, run: Execution, lane: Lane) -> Any:
-        """Takes the first step of a skill for which there is a place; returns the output, or what to await for it."""
-        for gate in lane.gates:
+    def _at_once(self, run: Execution, lane: Lane, timeout: float | None) -> Any:
+        """Takes the first step of a skill for which there is a place; returns the output, or what to await for it.
+
+        The deadline is watched only then: while a step runs nothing else does, and so nothing could end it.
+        """
+        gates = lane.gates
+        for gate in gates:
             if gate.free <= 0:
+                self.interruptions.attach(run, timeout)
                 return self._guarded(run, lane)
-        for gate in lane.gates:
+        for gate in gates:
             gate.free -= 1
         ticket = self._enter(run, lane)
         try:
@@ -150,6 +158,7 @@ class Pipeline:
             self._leave(run, lane, ticket, error)
             raise
         if not run.ended:
+            self.interruptions.attach(run, timeout)
             return self._through(run, lane, ticket, lane.runner.go_on(run))  # type: ignore[attr-defined]
         self._leave(run, lane, ticket)
         if lane.skill.check_output is not None:

@@ -12,6 +12,8 @@ from skilllab.errors import InvalidValueError, SkilllabError
 from skilllab.experiments.failures import Outage, Scenario, predicted
 from skilllab.panels import FailuresPanel
 
+pytestmark = pytest.mark.slow  # each lays a picture out
+
 BASE = Scenario(rate=10.0, before=0.5, stall=1.0, after=4.5, service=0.01, seed=3)
 
 
