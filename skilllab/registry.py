@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from skilllab import format as fmt
@@ -173,10 +174,9 @@ class InMemorySkillRegistry:
 
     # loading
 
-    @property
-    def changes(self) -> int:
-        """The number of changes so far; while it stays, every skill is as it was."""
-        return self._index.revision
+    changes = property(
+        attrgetter("_index.revision"), doc="The number of changes so far; while it stays, every skill is as it was."
+    )
 
     def revision(self, skill_id: str) -> int:
         """Returns the number of the change that made the skill's definition what it is, or 0 when there is none."""

@@ -128,7 +128,7 @@ class LayeredExecutionEngine:
         """
         # A thread runs one loop at a time: in the engine's own, a task of its loop can only be the caller's.
         task = current_task(self._loop) if get_ident() == self._thread else None
-        if task is None or self._closed:
+        if task is None:
             task = self._bind()
         run = Execution()
         run.execution_id = execution_id = f"{self._prefix}-{next(self._numbers)}"
@@ -274,7 +274,7 @@ class LayeredExecutionEngine:
         """
         checked_seconds("grace", grace)
         self._check_loop(asyncio.get_running_loop())
-        self._closed = True
+        self._closed, self._thread = True, 0  # no thread: what comes now is looked at closely
         if self._active:
             timer = None
             if grace is not None:

@@ -40,6 +40,7 @@ class Lane:
         "runner",
         "seen",
         "skill",
+        "skill_id",
         "streaming",
         "timeout",
         "token",
@@ -65,6 +66,7 @@ class Lane:
         # A runner may take the first step of a plain coroutine at once, which saves two layers of awaiting.
         self.begin = getattr(runner, "begin", None) if skill.direct else None
         self.fits = skill.check_input.fits
+        self.skill_id = definition.id
         self.seen = -1  # the registry's changes when it was last found to be up to date
         self.limits = definition.resource_limits
         self.timeout = guards.timeout if definition.timeout == "inherit" else definition.timeout
@@ -82,7 +84,7 @@ class Lane:
 
     def checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the skill's own copy of the parameters; raises InvalidParametersError when they do not fit."""
-        own = own_copy(self.skill.definition.id, params)
+        own = own_copy(self.skill_id, params)
         try:
             if self.fits(own):
                 return own
