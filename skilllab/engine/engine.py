@@ -245,6 +245,11 @@ class LayeredExecutionEngine:
         """The cache of results, for its statistics and for dropping what it holds."""
         return self._results
 
+    @property
+    def left_behind(self) -> int:
+        """Executions that go on although their callers were told that they ended: threads, and what takes no cancellation."""
+        return self._pipeline.left_behind
+
     def limits(self) -> dict[str, LimitStatistics]:
         """Returns places, executions and waiting calls of the engine's and the layers' limits, by name."""
         return {name: gate.statistics() for name, gate in self._lanes.gates.items()}

@@ -227,10 +227,12 @@ def check_output(skill: LoadedSkill, output: Any) -> None:
     check: Any = skill.check_output
     try:
         check(output)
+        return
     except InvalidParametersError as error:
-        raise InvalidOutputError(
-            f"{error}; mend the skill or its output schema", skill_id=error.skill_id, path=error.path
-        ) from None
+        told, skill_id, path = str(error), error.skill_id, error.path
+    if getattr(skill.definition.handler, "secrets", None):  # its server may have sent one back
+        told = f"{skill_id}: output at {path or 'its root'} is not what its schema says (the value is withheld)"
+    raise InvalidOutputError(f"{told}; mend the skill or its output schema", skill_id=skill_id, path=path)
 
 
 def runner_for(definition: SkillDefinition, runners: Mapping[str, Runner]) -> Runner:

@@ -56,6 +56,7 @@ class Pipeline:
         self._clock = clock
         self._timeout = timeout
         self._on_block = on_block
+        self.left_behind = 0
 
     def output(
         self,
@@ -214,7 +215,12 @@ class Pipeline:
                 else:
                     gate.free += 1
         else:  # what could not be stopped keeps its places until it ends
-            run.left_behind.add_done_callback(lambda _: _release(lane.gates))
+            self.left_behind += 1
+            run.left_behind.add_done_callback(lambda _: self._released(lane.gates))
+
+    def _released(self, gates: tuple[ConcurrencyLimit, ...]) -> None:
+        self.left_behind -= 1
+        _release(gates)
 
     async def _drain(self, run: Execution, runner: Runner) -> None:
         assert run.sink is not None

@@ -93,10 +93,10 @@ class Results:
             return None
         if lane.timeout is not None and run.begin - flight.run.begin > lane.timeout:
             return None
-        if flight in _inside.get():
+        if flight.leads_to(_inside.get()):
             raise SingleFlightError(
-                f"{run.skill_id}: it calls itself with the same parameters and would wait for itself: call it with "
-                "others, or with cache=False"
+                f"{run.skill_id}: it calls itself with the same parameters, or through others that wait for it, and would "
+                "wait for itself: call it with others, or with cache=False"
             )
         return flight
 
@@ -132,15 +132,16 @@ class Results:
 class Flight:
     """One shared run: its task while it lasts, and the number of callers that wait for it.
 
-    left: the last caller has gone. joined: more than one has come.
+    left: the last caller has gone. joined: more than one has come. awaits: the flights that its own work waits for.
     """
 
-    __slots__ = ("_leave", "joined", "left", "run", "task", "waiting")
+    __slots__ = ("_leave", "awaits", "joined", "left", "run", "task", "waiting")
 
     def __init__(self, run: Execution, leave: Callable[[Execution, Execution], object]) -> None:
         self.task: asyncio.Task[Any] | None = None
         self.run = run
         self.waiting = 0
+        self.awaits: list[Flight] = []
         self.left = self.joined = False
         self._leave = leave
 
@@ -148,6 +149,10 @@ class Flight:
     def takes_callers(self) -> bool:
         """Whether it is under way and somebody waits for it."""
         return not self.left and self.task is not None and not self.task.done()
+
+    def leads_to(self, flights: tuple[Flight, ...]) -> bool:
+        """Returns whether one of the flights is this one, or one that this one waits for, however indirectly."""
+        return self in flights or any(flight.leads_to(flights) for flight in self.awaits)
 
     async def join(self, caller: Execution) -> Any:
         """Returns the output when it is there; a caller that is cancelled leaves the others served.
@@ -158,6 +163,9 @@ class Flight:
         assert task is not None
         self.joined = self.waiting > 0
         self.waiting += 1
+        outer = _inside.get()[-1:]
+        for flight in outer:
+            flight.awaits.append(self)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -169,6 +177,8 @@ class Flight:
             raise
         finally:
             self.waiting -= 1
+            for flight in outer:
+                flight.awaits.remove(self)
             del task
 
 

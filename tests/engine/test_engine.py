@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from skilllab.define import skill
 from skilllab.engine import Execution, GuardOptions, LayeredExecutionEngine
 from skilllab.engine.lanes import own_copy
 from skilllab.errors import (
+    ExecutionTimeoutError,
     HandlerNotRunnableError,
     InvalidOutputError,
     InvalidParametersError,
@@ -432,6 +434,28 @@ def test_another_event_loop_is_refused() -> None:
     ):
         with pytest.raises(WrongLoopError, match="make an engine for it"):
             asyncio.run(use)
+
+
+def test_what_cannot_be_stopped_is_counted() -> None:
+    """A thread that outlives its caller is counted as left behind until it ends."""
+    gate = threading.Event()
+
+    @skill(id="stubborn")
+    def stubborn() -> None:
+        gate.wait(30)
+
+    async def run() -> None:
+        registry = InMemorySkillRegistry()
+        await registry.register(stubborn)
+        async with LayeredExecutionEngine(registry) as engine:
+            assert isinstance((await engine.execute("stubborn", timeout=0.05)).error, ExecutionTimeoutError)
+            assert (engine.left_behind, engine.limits()["engine"].in_flight) == (1, 1)
+            gate.set()
+            while engine.left_behind:  # noqa: ASYNC110 - a thread ends when it ends
+                await asyncio.sleep(0.001)
+            assert engine.limits()["engine"].in_flight == 0
+
+    asyncio.run(run())
 
 
 # much of it

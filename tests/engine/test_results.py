@@ -750,6 +750,32 @@ def test_a_skill_that_asks_for_itself_is_told() -> None:
     with_engine(work, Counter(answer), *(definition(name) for name in ("self", "ping", "pong", "again")))
 
 
+def test_two_skills_that_wait_for_each_other_are_told() -> None:
+    """Two calls, each under way for a caller of its own, that come to ask for each other end at once with an error."""
+    both = asyncio.Event()
+    begun: list[str] = []
+
+    async def answer(skill_id: str, params: Any) -> Any:
+        begun.append(skill_id)
+        if len(begun) == 2:
+            both.set()
+        await both.wait()
+        return await engines[0].call({"ping": "pong", "pong": "ping"}[skill_id], timeout=None)
+
+    engines: list[LayeredExecutionEngine] = []
+
+    async def work(engine: LayeredExecutionEngine) -> None:
+        engines.append(engine)
+        calls = (engine.execute(skill_id, timeout=None) for skill_id in ("ping", "pong"))
+        async with asyncio.timeout(10):
+            results = await asyncio.gather(*calls)
+        assert all(not result.success for result in results)
+        assert any("would wait for itself" in str(result.error) for result in results)
+
+    with_engine(work, Counter(answer), *(definition(name) for name in ("ping", "pong")))
+    assert begun == ["ping", "pong"]
+
+
 @pytest.mark.slow
 def test_shared_failures_leave_no_cycles() -> None:
     """When the results are dropped the error of a shared run goes at once, without the garbage collector."""

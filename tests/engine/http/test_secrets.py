@@ -16,9 +16,12 @@ import pytest
 from aiohttp import web
 from http_servers import Api, Handler, Sleeper, ask, execution, in_loop, raw_talk, running, sends, serving, talk
 
+from skilllab.define import http_skill
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.engine.http import HttpOptions, HttpRunner
-from skilllab.errors import SkilllabError
+from skilllab.engine.lanes import check_output
+from skilllab.errors import InvalidOutputError, SkilllabError
+from skilllab.loading import load
 from skilllab.model import ResourceLimits
 from skilllab.registry import InMemorySkillRegistry
 
@@ -307,3 +310,14 @@ def test_nothing_is_logged_when_a_caller_leaves(caplog: pytest.LogCaptureFixture
 
     in_loop(main)
     assert_clean([caplog.text])
+
+
+def test_an_answer_that_echoes_a_secret_is_not_quoted() -> None:
+    """The error of an output that does not fit its schema withholds the value where the skill has secrets."""
+    schema = {"type": "object", "properties": {"echo": {"type": "integer"}}}
+    made = http_skill(
+        id="s", url="http://127.0.0.1/", headers={"A": "{token}"}, secrets={"token": "API_TOKEN"}, output_schema=schema
+    )
+    with pytest.raises(InvalidOutputError, match=r"output at /echo .* withheld") as caught:
+        check_output(load(made, 1), {"echo": SECRET})
+    assert not any(form in str(each) for each in chain(caught.value) for form in FORMS)
