@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
@@ -44,11 +45,13 @@ class MeasuringPanel(Panel, Generic[Key, Found]):
         right = self.widget.children[1]
         right.children = (bar, *right.children)
 
+    @abstractmethod
     def _chosen(self) -> Key:
-        raise NotImplementedError
+        """Returns what the controls say, to be measured."""
 
+    @abstractmethod
     def _on_progress(self, *told: Any) -> None:
-        raise NotImplementedError
+        """Shows how far a run is; called by what measures."""
 
     def _may_draw(self, chosen: Key) -> None:
         if self._failure is not None:
