@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from skilllab.engine.tracking import ResourceTracker
     from skilllab.errors import SkilllabError
     from skilllab.experiments.simulation import miss_ratio_curve, simulate
-    from skilllab.model import Page, ResourceLimits, SkillDefinition, SkillQuery
+    from skilllab.model import ResourceLimits, SkillDefinition
     from skilllab.outcome import ExecutionEvent, ExecutionResult
     from skilllab.panels import BatchingPanel, CachePanel, FailuresPanel
+    from skilllab.query import Page, SkillQuery
     from skilllab.registry import InMemorySkillRegistry
     from skilllab.report import finding
     from skilllab.skills import builtin
@@ -101,14 +102,14 @@ _HOME = {
     "InMemorySkillRegistry": "registry",
     "LRUStore": "cache",
     "LayeredExecutionEngine": "engine",
-    "Page": "model",
+    "Page": "query",
     "RequestBatcher": "engine.batching",
     "ResourceLimits": "model",
     "ResourceManager": "engine.resources",
     "ResourceTracker": "engine.tracking",
     "SkillCache": "cache",
     "SkillDefinition": "model",
-    "SkillQuery": "model",
+    "SkillQuery": "query",
     "SkilllabError": "errors",
     "Trace": "trace",
     "UNSET": "cache",

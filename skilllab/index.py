@@ -12,8 +12,9 @@ from typing import Any
 from pyroaring import BitMap
 
 from skilllab.errors import DuplicateSkillError
-from skilllab.model import Page, SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
 from skilllab.postings import Postings, intersection, words_of
+from skilllab.query import Page, SkillQuery
 
 _HOLES_ALLOWED = 1024
 _EVERY = ("every", "skill")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from skilllab.errors import SkilllabError
-from skilllab.model import FrozenDict
+from skilllab.frozen import FrozenDict
 
 
 class ResourceUsage(NamedTuple):

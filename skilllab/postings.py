@@ -11,7 +11,7 @@ from typing import Any
 
 from pyroaring import BitMap
 
-from skilllab.model import normal_text
+from skilllab.frozen import normal_text
 
 _WORD = re.compile(r"\w+")
 NOTHING = BitMap()

@@ -20,7 +20,8 @@ from skilllab.define import definition_of
 from skilllab.errors import InvalidValueError, SkillNotFoundError
 from skilllab.index import SkillIndex
 from skilllab.loading import LoadedSkill, Validation, check, compile_schemas, load
-from skilllab.model import Page, SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
+from skilllab.query import Page, SkillQuery
 
 _YIELD_EVERY = 256
 

@@ -15,6 +15,7 @@ GROUND = "errors"
 LEVELS = {
     "errors": 0,
     "format": 0,
+    "frozen": 0,
     "settings": 0,
     "stats": 0,
     "model": 1,
@@ -37,7 +38,14 @@ LEVELS = {
 }
 """The level of each room: a module or a package right under skilllab/. A new one needs a row."""
 
-SAME_ROOM = {"index": "registry", "postings": "registry", "look": "plots", "outcome": "model"}
+SAME_ROOM = {
+    "index": "registry",
+    "postings": "registry",
+    "look": "plots",
+    "outcome": "model",
+    "query": "model",
+    "templates": "model",
+}
 """Modules that are part of a room with another name, in files of their own."""
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

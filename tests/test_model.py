@@ -13,21 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skilllab.errors import InvalidDefinitionError, InvalidValueError
+from skilllab.frozen import FrozenDict, freeze, normal_text
 from skilllab.model import (
     LAYER_OF_HANDLER,
     CommandHandler,
-    FrozenDict,
     FunctionHandler,
     HttpHandler,
-    Page,
     ResourceLimits,
     ResourceRequirements,
     ScriptHandler,
     SkillDefinition,
-    SkillQuery,
-    freeze,
-    normal_text,
 )
+from skilllab.query import Page, SkillQuery
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),

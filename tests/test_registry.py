@@ -20,8 +20,9 @@ from skilllab.errors import (
     InvalidValueError,
     SkillNotFoundError,
 )
-from skilllab.model import SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
 from skilllab.postings import words_of
+from skilllab.query import SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeClock
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from skilllab.errors import InvalidDefinitionError, InvalidParametersError
-from skilllab.model import freeze
+from skilllab.frozen import freeze
 from skilllab.schema import Validator, parameter_schema, pointer, return_schema
 
 SCHEMA = {

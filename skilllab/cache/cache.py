@@ -17,7 +17,8 @@ from skilllab.cache.stats import CacheStats, KindStats
 from skilllab.cache.stores import LRUStore, make_store
 from skilllab.cache.tags import TagIndex, checked_tags
 from skilllab.errors import InvalidValueError
-from skilllab.model import Page, SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
+from skilllab.query import Page, SkillQuery
 
 UNSET: Final = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 """Inherit: the TTL of the key's kind."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, cast
 
 from skilllab.errors import InvalidValueError
-from skilllab.model import normal_text
+from skilllab.frozen import normal_text
 
 DEFAULT = "default"
 SKILL = "skill"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from skilllab import format as fmt
-from skilllab.model import FrozenDict
+from skilllab.frozen import FrozenDict
 
 
 @dataclass(frozen=True, slots=True)

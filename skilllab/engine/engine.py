@@ -36,7 +36,8 @@ from skilllab.errors import (
     SkilllabError,
     WrongLoopError,
 )
-from skilllab.model import LAYER_OF_HANDLER, FrozenDict, ResourceLimits
+from skilllab.frozen import FrozenDict
+from skilllab.model import LAYER_OF_HANDLER, ResourceLimits
 from skilllab.outcome import BreakerEvent, ExecutionEvent, ExecutionMetadata, ExecutionResult, LoopBlockedEvent
 
 _new: Any = tuple.__new__  # what checks nothing: a third of the time, on the path of every execution

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal, Protocol
 
+from skilllab.frozen import FrozenDict
 from skilllab.loading import LoadedSkill
-from skilllab.model import FrozenDict, ResourceLimits
+from skilllab.model import ResourceLimits
 from skilllab.outcome import ResourceUsage
 
 Reason = Literal["timeout", "cancel", "close"]

@@ -21,7 +21,7 @@ from skilllab.engine.pools import ConnectionPool
 from skilllab.engine.stepping import LEFT_BEHIND, Stepper, awaited, measured, skill_failure
 from skilllab.engine.threads import Job, Threads
 from skilllab.errors import HandlerNotRunnableError, InvalidValueError
-from skilllab.model import FrozenDict
+from skilllab.frozen import FrozenDict
 from skilllab.settings import FUNCTION_BATCH_SIZE, FUNCTION_BATCH_WAIT, FUNCTION_THREADS, RESULT_TTL
 
 __all__ = ["FunctionOptions", "FunctionRunner", "skill_failure"]

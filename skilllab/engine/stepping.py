@@ -23,7 +23,7 @@ from typing import Any
 from skilllab.engine.execution import Execution
 from skilllab.engine.frames import move_to_task, where_ended
 from skilllab.errors import SkillFailedError
-from skilllab.model import FrozenDict
+from skilllab.frozen import FrozenDict
 from skilllab.outcome import ResourceUsage
 from skilllab.settings import SLOW_STEP
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from skilllab import format as fmt
 from skilllab.errors import ExecutionError, InvalidValueError
-from skilllab.model import FrozenDict
+from skilllab.frozen import FrozenDict
 
 if TYPE_CHECKING:
     import pandas as pd

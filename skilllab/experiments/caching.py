@@ -24,7 +24,8 @@ from skilllab.experiments.first_calls import first_calls, sample_calls
 from skilllab.experiments.queries import finished
 from skilllab.experiments.simulation import hit_mask, response_times
 from skilllab.loading import import_function
-from skilllab.model import FunctionHandler, SkillDefinition, SkillQuery
+from skilllab.model import FunctionHandler, SkillDefinition
+from skilllab.query import SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.skills import builtin
 from skilllab.stats import interleave, quantile, quantiles

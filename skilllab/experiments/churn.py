@@ -15,7 +15,8 @@ from skilllab.cache.cache import SkillCache
 from skilllab.cache.keys import QUERY
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.queries import finished
-from skilllab.model import Layer, SkillDefinition, SkillQuery
+from skilllab.model import Layer, SkillDefinition
+from skilllab.query import SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.settings import CACHE_MAX_SIZE, QUERY_TTL
 from skilllab.testing import FakeClock

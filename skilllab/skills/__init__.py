@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Mapping
 
 from skilllab.define import definition_of
-from skilllab.model import FrozenDict, SkillDefinition
+from skilllab.frozen import FrozenDict
+from skilllab.model import SkillDefinition
 
 BUILT_IN = ("file_reader", "data_validator", "json_processor", "csv_summary", "text_search", "checksum")
 """Modules of this package that hold a skill of the same name."""

@@ -28,7 +28,8 @@ from skilllab.experiments.queries import (
     tuned,
 )
 from skilllab.experiments.queries.made_up import CATEGORIES, TAGS
-from skilllab.model import SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
+from skilllab.query import SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 
 SMALL, LARGE = 10_000, 100_000

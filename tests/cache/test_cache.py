@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from skilllab.cache import UNSET, Key, LRUStore, SkillCache
 from skilllab.errors import InvalidValueError
-from skilllab.model import Page, SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
+from skilllab.query import Page, SkillQuery
 from skilllab.testing import FakeClock
 
 POLICIES = [LRUStore, cachetools.LRUCache, cachetools.LFUCache, cachetools.FIFOCache, cachetools.RRCache]

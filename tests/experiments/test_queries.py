@@ -38,7 +38,8 @@ from skilllab.experiments.queries import (
     tuned,
 )
 from skilllab.experiments.queries.made_up import CATEGORIES, MANNERS, NOUNS, TAGS, VERBS
-from skilllab.model import SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
+from skilllab.query import SkillQuery
 from skilllab.stats import interleave
 
 SKILLS = make_skills(300, seed=3)

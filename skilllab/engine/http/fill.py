@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from skilllab.model import template_names, template_pieces
+from skilllab.templates import template_names, template_pieces
 
 Values = Mapping[str, Any]
 Fill = Callable[[Values], Any]

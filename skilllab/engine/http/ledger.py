@@ -12,7 +12,7 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from skilllab.engine.execution import Execution
 from skilllab.engine.http.template import Failure
 from skilllab.errors import LimitExceededError
-from skilllab.model import FrozenDict
+from skilllab.frozen import FrozenDict
 from skilllab.outcome import ResourceUsage
 
 _UNMEASURED = FrozenDict(

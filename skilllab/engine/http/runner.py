@@ -14,7 +14,7 @@ from skilllab import settings
 from skilllab.engine.execution import Execution
 from skilllab.engine.guard import checked_count, checked_seconds
 from skilllab.errors import EngineClosedError, HandlerNotRunnableError, InvalidValueError
-from skilllab.model import checked_hosts
+from skilllab.templates import checked_hosts
 
 if TYPE_CHECKING:
     from skilllab.engine.http.calls import HttpCalls

@@ -36,7 +36,8 @@ from skilllab.errors import (
     SecretError,
     SkilllabError,
 )
-from skilllab.model import HttpHandler, SkillDefinition, template_names, template_pieces
+from skilllab.model import HttpHandler, SkillDefinition
+from skilllab.templates import template_names, template_pieces
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _AWAY = frozenset({"authorization", "cookie", "proxy-authorization"})

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from skilllab.errors import InvalidValueError
-from skilllab.model import SkillDefinition, SkillQuery
+from skilllab.model import SkillDefinition
+from skilllab.query import SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 
 T = TypeVar("T")

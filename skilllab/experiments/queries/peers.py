@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, Protocol
 from skilllab.cache.cache import SkillCache
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.queries.made_up import finished
-from skilllab.model import Page, SkillDefinition, SkillQuery, normal_text
+from skilllab.frozen import normal_text
+from skilllab.model import SkillDefinition
 from skilllab.postings import words_of
+from skilllab.query import Page, SkillQuery
 from skilllab.registry import InMemorySkillRegistry
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from skilllab import format as fmt
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.queries.peers import FORMULATIONS, Peer, SqliteSkills
-from skilllab.model import SkillQuery
+from skilllab.query import SkillQuery
 from skilllab.stats import Array, Comparison, Interval, interleave, paired_bootstrap, quantile, quantile_interval
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from skilllab.errors import (
     SecretError,
     SkilllabError,
 )
-from skilllab.model import template_pieces
+from skilllab.templates import template_pieces
 
 ANY = {"type": "object", "properties": {"a": {}, "b": {}, "c": {}}}
 
