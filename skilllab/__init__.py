@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skilllab.cache import UNSET, CacheStats, LRUStore, SkillCache, canonical_key, single_flight
-    from skilllab.define import http_skill, skill
+    from skilllab.define import command_skill, http_skill, script_skill, skill
     from skilllab.demo import DemoProcess, DemoServer, DemoSettings
     from skilllab.engine import (
         CircuitBreaker,
@@ -71,6 +71,7 @@ __all__ = [
     "Trace",
     "builtin",
     "canonical_key",
+    "command_skill",
     "execute_with_cleanup",
     "finding",
     "http_skill",
@@ -78,6 +79,7 @@ __all__ = [
     "miss_ratio_curve",
     "process_batch",
     "read_catalogue",
+    "script_skill",
     "simulate",
     "single_flight",
     "skill",
@@ -115,6 +117,7 @@ _HOME = {
     "UNSET": "cache",
     "builtin": "skills",
     "canonical_key": "cache",
+    "command_skill": "define",
     "execute_with_cleanup": "engine.resources",
     "finding": "report",
     "http_skill": "define",
@@ -122,6 +125,7 @@ _HOME = {
     "miss_ratio_curve": "experiments.simulation",
     "process_batch": "engine.bulk",
     "read_catalogue": "skills.catalogue",
+    "script_skill": "define",
     "simulate": "experiments.simulation",
     "single_flight": "cache",
     "skill": "define",

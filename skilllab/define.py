@@ -1,24 +1,31 @@
-"""Ways to write a skill: @skill turns a typed function into a definition (layer 1), http_skill a request (layer 3)."""
+"""Ways to write a skill: @skill turns a typed function into a definition (layer 1), command_skill a program and
+script_skill a Python source (layer 2), http_skill a request (layer 3).
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast
 
 from skilllab.errors import InvalidDefinitionError, InvalidValueError
 from skilllab.model import (
+    LAYER_OF_HANDLER,
+    CommandHandler,
     FunctionHandler,
     HttpBatch,
     HttpHandler,
+    Isolation,
     ResourceLimits,
     ResourceRequirements,
+    ScriptHandler,
     SkillDefinition,
 )
 from skilllab.schema import Schema, parameter_schema, return_schema
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+Part = TypeVar("Part", CommandHandler, ScriptHandler, HttpHandler, HttpBatch)
 
 
 class SkillFunction(Protocol[P, R_co]):
@@ -27,6 +34,30 @@ class SkillFunction(Protocol[P, R_co]):
     definition: SkillDefinition
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+class Fields(TypedDict, total=False):
+    """What command_skill, script_skill and http_skill all take besides what runs the skill; see SkillDefinition.
+
+    name: the id unless given. examples: parameter objects that work, kept as the `examples` of the input schema.
+    """
+
+    name: str | None
+    version: str
+    description: str
+    category: str
+    tags: Sequence[str]
+    author: str
+    examples: Sequence[Mapping[str, Any]]
+    input_schema: Schema | None
+    output_schema: Schema | None
+    cacheable: bool
+    cache_key: str | Callable[..., Any] | None
+    cache_ttl: float | Literal["inherit"] | None
+    max_concurrency: int | None
+    timeout: float | Literal["inherit"] | None
+    resource_requirements: ResourceRequirements | None
+    resource_limits: ResourceLimits | None
 
 
 def skill(
@@ -48,6 +79,7 @@ def skill(
     batch: Callable[..., Any] | None = None,
     leases: Sequence[str] = (),
     streaming: bool = False,
+    isolation: Isolation | None = None,
     resource_requirements: ResourceRequirements | None = None,
     resource_limits: ResourceLimits | None = None,
 ) -> Callable[[Callable[P, R_co]], SkillFunction[P, R_co]]:
@@ -55,7 +87,7 @@ def skill(
 
     name: the function's name in words unless given. description: the first paragraph of its docstring unless given.
     examples: parameter objects that work, kept as the `examples` of the input schema.
-    cacheable, cache_key, cache_ttl (s), max_concurrency and timeout (s): see SkillDefinition.
+    cacheable, cache_key, cache_ttl (s), max_concurrency, timeout (s) and isolation: see SkillDefinition.
     batch: a function that answers a list of parameter objects at once. leases: parameters that the engine fills with a
     connection of the pool of that name, which are no part of the schema (see FunctionHandler); a batch function gets
     them as keywords, one connection for the whole batch.
@@ -66,9 +98,7 @@ def skill(
 
     def decorate(function: Callable[P, R_co]) -> SkillFunction[P, R_co]:
         _require_function(function, id, streaming)
-        for field, texts in (("tags", tags), ("leases", leases)):
-            if isinstance(texts, str):
-                _refuse(id, f"{field}={texts!r} must be a list of texts; write [{texts!r}]", field=field)
+        _require_lists(id, tags=tags, leases=leases)
         _require_parameters(function, id, leases)
         if batch is not None:
             _require_batch(batch, id, streaming)
@@ -96,6 +126,7 @@ def skill(
             max_concurrency=max_concurrency,
             timeout=timeout,
             streaming=streaming,
+            isolation=isolation,
             resource_requirements=resource_requirements or ResourceRequirements(),
             resource_limits=resource_limits,
         )
@@ -104,6 +135,63 @@ def skill(
         return described
 
     return decorate
+
+
+def command_skill(
+    *,
+    id: str,
+    argv: Sequence[str],
+    stdin: str | None = None,
+    output: Literal["text", "lines", "json"] = "text",
+    exit_codes: Sequence[int] = (0,),
+    cwd: str | None = None,
+    paths: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    isolation: Isolation | None = None,
+    **fields: Unpack[Fields],
+) -> SkillDefinition:
+    """Returns the definition of a skill that starts a program (layer 2); see CommandHandler for argv to env.
+
+    isolation: see SkillDefinition. fields: name, description, tags, cacheable, timeout and the others of Fields;
+    input_schema is, unless given, an object that has each placeholder as a required parameter of any type.
+    Raises InvalidDefinitionError for a command that cannot work, and for a placeholder that a schema without further
+    parameters does not have.
+    """
+    _require_lists(id, argv=argv, paths=paths)
+    handler = _part(
+        CommandHandler,
+        id,
+        argv=argv,
+        stdin=stdin,
+        output=output,
+        exit_codes=exit_codes,
+        cwd=cwd,
+        paths=paths,
+        env={} if env is None else env,
+    )
+    return _definition(id, handler, fields, schema=_schema_of(handler.placeholders()), isolation=isolation)
+
+
+def script_skill(
+    *,
+    id: str,
+    source: str,
+    preload: Sequence[str] = (),
+    paths: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    streaming: bool = False,
+    isolation: Isolation | None = None,
+    **fields: Unpack[Fields],
+) -> SkillDefinition:
+    """Returns the definition of a skill that is Python source (layer 2); see ScriptHandler for source to env.
+
+    streaming, isolation: see SkillDefinition. fields: name, description, tags, cacheable, timeout and the others of Fields;
+    without an input_schema any parameters will do.
+    Raises InvalidDefinitionError for a source that is no Python or has no `run` that takes parameters.
+    """
+    _require_lists(id, preload=preload, paths=paths)
+    handler = _part(ScriptHandler, id, source=source, preload=preload, paths=paths, env={} if env is None else env)
+    return _definition(id, handler, fields, streaming=streaming, isolation=isolation)
 
 
 def http_skill(
@@ -119,36 +207,19 @@ def http_skill(
     allowed_hosts: Sequence[str] | None = None,
     idempotent: bool | None = None,
     batch: HttpBatch | Mapping[str, Any] | None = None,
-    name: str | None = None,
-    version: str = "1.0.0",
-    description: str = "",
-    category: str = "",
-    tags: Sequence[str] = (),
-    author: str = "",
-    examples: Sequence[Mapping[str, Any]] = (),
-    input_schema: Schema | None = None,
-    output_schema: Schema | None = None,
-    cacheable: bool = False,
-    cache_key: str | Callable[..., Any] | None = None,
-    cache_ttl: float | Literal["inherit"] | None = "inherit",
-    max_concurrency: int | None = None,
-    timeout: float | Literal["inherit"] | None = "inherit",
-    resource_requirements: ResourceRequirements | None = None,
-    resource_limits: ResourceLimits | None = None,
+    **fields: Unpack[Fields],
 ) -> SkillDefinition:
     """Returns the definition of a skill that calls an API (layer 3); see HttpHandler for its template.
 
-    method to batch: the request (an HttpBatch may be given as a mapping). input_schema: unless given, an object that has
-    each placeholder as a required parameter of any type. name: the id unless given. The rest: see SkillDefinition.
-    Raises InvalidDefinitionError for a template that cannot work, and for a placeholder that a schema without further
-    parameters does not have.
+    method to batch: the request (an HttpBatch may be given as a mapping). fields: name, description, tags, cacheable, timeout
+    and the others of Fields; input_schema is, unless given, an object that has each placeholder but secrets as a required
+    parameter of any type. Raises InvalidDefinitionError for a template that cannot work, and for a placeholder that a schema
+    without further parameters does not have.
     """
-    for field, texts in (("tags", tags), ("allowed_hosts", allowed_hosts)):
-        if isinstance(texts, str):
-            _refuse(id, f"{field}={texts!r} must be a list of texts; write [{texts!r}]", field=field)
-    handler = _http_handler(
+    _require_lists(id, allowed_hosts=allowed_hosts)
+    handler = _part(
+        HttpHandler,
         id,
-        batch,
         method=method,
         url=url,
         headers=headers or {},
@@ -158,30 +229,10 @@ def http_skill(
         secrets=secrets or {},
         allowed_hosts=None if allowed_hosts is None else tuple(allowed_hosts),
         idempotent=idempotent,
+        batch=_part(HttpBatch, id, "batch.", **batch) if isinstance(batch, Mapping) else batch,
     )
-    if input_schema is None:
-        parameters = [placeholder for placeholder in handler.placeholders() if placeholder not in handler.secrets]
-        input_schema = {"type": "object", "properties": {each: {} for each in parameters}, "required": parameters}
-    return SkillDefinition(
-        id=id,
-        name=id if name is None else name,
-        version=version,
-        layer=3,
-        description=description,
-        category=category,
-        tags=tuple(tags),
-        author=author,
-        handler=handler,
-        input_schema=_with_examples(input_schema, examples),
-        output_schema=output_schema,
-        cacheable=cacheable,
-        cache_key=cache_key,
-        cache_ttl=cache_ttl,
-        max_concurrency=max_concurrency,
-        timeout=timeout,
-        resource_requirements=resource_requirements or ResourceRequirements(cpu="low", network="medium"),
-        resource_limits=resource_limits,
-    )
+    schema = _schema_of(name for name in handler.placeholders() if name not in handler.secrets)
+    return _definition(id, handler, fields, schema=schema, needs=ResourceRequirements(cpu="low", network="medium"))
 
 
 def definition_of(thing: object) -> SkillDefinition:
@@ -194,14 +245,51 @@ def definition_of(thing: object) -> SkillDefinition:
     return found
 
 
-def _http_handler(skill_id: str, batch: HttpBatch | Mapping[str, Any] | None, **fields: Any) -> HttpHandler:
+def _part(kind: type[Part], skill_id: str, within: str = "", /, **fields: Any) -> Part:
+    """Returns a handler or a part of one; `within` is where its fields stand in messages."""
     try:
-        return HttpHandler(batch=HttpBatch(**batch) if isinstance(batch, Mapping) else batch, **fields)
+        return kind(**fields)
     except InvalidDefinitionError as error:
-        what, _, why = str(error).partition(": ")
-        where = "batch." if what == "HttpBatch" else ""
-        refused = InvalidDefinitionError(f"skill {skill_id!r}: {where}{why}", field=f"{where}{error.field}")
+        why = str(error).partition(": ")[2]
+        refused = InvalidDefinitionError(f"skill {skill_id!r}: {within}{why}", field=f"{within}{error.field}")
     raise refused
+
+
+def _definition(
+    skill_id: str,
+    handler: CommandHandler | ScriptHandler | HttpHandler,
+    fields: Fields,
+    *,
+    schema: Schema | None = None,
+    needs: ResourceRequirements | None = None,
+    **own: Any,
+) -> SkillDefinition:
+    """Returns the definition of a skill without a function; `schema` and `needs` stand in for what is not given."""
+    for field, value in fields.items():
+        if field not in Fields.__annotations__:
+            known = ", ".join(Fields.__annotations__)
+            _refuse(skill_id, f"{field}={value!r}: it has no such field; known are {known}", field=field)
+    given: dict[str, Any] = {"tags": (), **fields, **own}
+    _require_lists(skill_id, tags=given["tags"])
+    examples = given.pop("examples", ())
+    instead = {"name": skill_id, "input_schema": schema, "resource_requirements": needs or ResourceRequirements()}
+    given |= {field: value for field, value in instead.items() if given.get(field) is None}
+    given["input_schema"] = _with_examples(given["input_schema"], examples)
+    given["tags"] = tuple(given["tags"])
+    return SkillDefinition(id=skill_id, layer=LAYER_OF_HANDLER[handler.kind], handler=handler, **given)
+
+
+def _schema_of(names: Iterable[str]) -> Schema:
+    """Returns the schema of an object with required parameters of any type."""
+    required = list(names)
+    return {"type": "object", "properties": {name: {} for name in required}, "required": required}
+
+
+def _require_lists(skill_id: str, **fields: Any) -> None:
+    for field, texts in fields.items():
+        if isinstance(texts, str):
+            items = texts.split() if field == "argv" else [texts]
+            _refuse(skill_id, f"{field}={texts!r} must be a list of texts; write {items!r}", field=field)
 
 
 def _require_function(function: Any, skill_id: str, streaming: bool) -> None:
@@ -236,8 +324,8 @@ def _first_paragraph(function: Callable[..., Any]) -> str:
     return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
 
 
-def _with_examples(schema: Schema, examples: Sequence[Mapping[str, Any]]) -> Schema:
-    return {**schema, "examples": list(examples)} if examples else schema
+def _with_examples(schema: Schema | None, examples: Sequence[Mapping[str, Any]]) -> Schema | None:
+    return {**(schema or {}), "examples": list(examples)} if examples else schema
 
 
 def _refuse(skill_id: str, reason: str, field: str = "handler") -> NoReturn:

@@ -131,6 +131,26 @@ class LimitNotEnforceableError(ExecutionError):
         return _rebuild, (type(self), self.args, {"limits": self.limits})
 
 
+class IsolationError(ExecutionError):
+    """Raised when the isolation that is asked for cannot be had here, or a sandbox cannot be started."""
+
+
+class WorkerLostError(ExecutionError):
+    """Raised when the process that ran a skill ended, or broke its word, and no limit was the reason.
+
+    `status` is its exit status, negative for a signal, None where it is not known. Another process takes its place.
+    """
+
+    trips_breaker = True
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"status": self.status})
+
+
 class HandlerNotRunnableError(ExecutionError):
     """Raised when no runner takes the kind of handler, or the handler cannot be imported."""
 
@@ -256,6 +276,17 @@ class InvalidOutputError(SkillFailedError):
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self.args, {"skill_id": self.skill_id, "path": self.path})
+
+
+class RemoteError(Exception):
+    """The error of a skill in another process, as text: the `__cause__` of what cannot come back as it was."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__(trace)
+        self.trace = trace
+
+    def __str__(self) -> str:
+        return f"in a worker process:\n{self.trace}"
 
 
 def _rebuild(cls: type[SkilllabError], args: tuple[Any, ...], extra: dict[str, Any]) -> SkilllabError:

@@ -21,11 +21,16 @@ from skilllab import settings
 from skilllab.errors import InvalidDefinitionError
 from skilllab.frozen import FrozenDict, freeze, normal_text
 from skilllab.templates import (
+    checked_argv,
     checked_batch_url,
+    checked_environment,
     checked_headers,
     checked_hosts,
     checked_json_path,
+    checked_module,
+    checked_path,
     checked_query,
+    checked_script,
     checked_template,
     checked_url,
     open_host,
@@ -34,10 +39,11 @@ from skilllab.templates import (
 
 Layer = Literal[1, 2, 3]
 Level = Literal["none", "low", "medium", "high"]
+Isolation = Literal["process", "bubblewrap"]
 LAYERS = (1, 2, 3)
 
 
-def _strings(value: object) -> object:
+def _in_order(value: object) -> object:
     if isinstance(value, list | set | frozenset):
         return tuple(value) if isinstance(value, list) else tuple(sorted(value, key=str))
     return value
@@ -63,13 +69,18 @@ def _function_handler(value: object) -> object:
 Text = Annotated[str, AfterValidator(normal_text)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S"), AfterValidator(normal_text)]
 Identifier = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
-Tags = Annotated[tuple[Name, ...], BeforeValidator(_strings)]
+Tags = Annotated[tuple[Name, ...], BeforeValidator(_in_order)]
 Frozen = Annotated[Mapping[str, Any], AfterValidator(freeze)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(gt=0)]
 Target = Annotated[str, Field(pattern=r"^[\w.]+:[\w.<>]+$")]
 Url = Annotated[str, Field(pattern=r"^https?://")]
+Path = Annotated[str, AfterValidator(checked_path)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_in_order)]
+Modules = Annotated[tuple[Annotated[str, AfterValidator(checked_module)], ...], BeforeValidator(_in_order)]
+Environment = Annotated[Mapping[str, str], AfterValidator(checked_environment), AfterValidator(freeze)]
+ExitCode = Annotated[int, Field(ge=0, le=255)]
 
 
 class _Checked(BaseModel):
@@ -138,17 +149,42 @@ class FunctionHandler(_Checked):
 
 
 class CommandHandler(_Checked):
-    """A program and its arguments, with {placeholders} for parameters; never a shell string (layer 2)."""
+    """A program and its arguments (layer 2); parameters never reach a shell.
+
+    argv: the program, then its arguments, each a template: {placeholders} take parameters, {{ and }} are braces. An
+    argument that is one placeholder and nothing else takes a list as several arguments, and is left out when its parameter
+    is optional and not given. stdin: a template of what the program reads from standard input; None is nothing.
+    output: what becomes of standard output: one text, a list of its lines, or the JSON value that it holds.
+    exit_codes: codes that mean success, 0 to 255. cwd: the folder that the program starts in, None a private temporary one.
+    paths: files and folders, from the root on, that it may read and not write. env: environment variables.
+    """
 
     kind: Literal["command"] = "command"
-    argv: Annotated[tuple[str, ...], BeforeValidator(_strings), Field(min_length=1)]
+    argv: Annotated[tuple[str, ...], BeforeValidator(_in_order), Field(min_length=1), AfterValidator(checked_argv)]
+    stdin: Annotated[str | None, AfterValidator(checked_template)] = None
+    output: Literal["text", "lines", "json"] = "text"
+    exit_codes: Annotated[tuple[ExitCode, ...], BeforeValidator(_in_order), Field(min_length=1)] = (0,)
+    cwd: Path | None = None
+    paths: Paths = ()
+    env: Environment = FrozenDict()
+
+    def placeholders(self) -> tuple[str, ...]:
+        """Returns the names in argv and stdin, each once and in order."""
+        return tuple(dict.fromkeys(template_names((self.argv, self.stdin))))
 
 
 class ScriptHandler(_Checked):
-    """Python source that defines `run(params)` (layer 2)."""
+    """Python source that has `run(params)`, a def or async def, at its top level (layer 2).
+
+    preload: modules that are imported before the first call, by their whole names. paths: files and folders, from the root
+    on, that it may read and not write. env: environment variables.
+    """
 
     kind: Literal["script"] = "script"
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(min_length=1), AfterValidator(checked_script)]
+    preload: Modules = ()
+    paths: Paths = ()
+    env: Environment = FrozenDict()
 
 
 class HttpBatch(_Checked):
@@ -219,7 +255,7 @@ Handler = Annotated[
     Annotated[FunctionHandler | CommandHandler | ScriptHandler | HttpHandler, Field(discriminator="kind")] | None,
     BeforeValidator(_function_handler),
 ]
-LAYER_OF_HANDLER = {"function": 1, "command": 2, "script": 2, "http": 3}
+LAYER_OF_HANDLER: dict[str, Layer] = {"function": 1, "command": 2, "script": 2, "http": 3}
 
 
 class ResourceLimits(_Checked):
@@ -255,6 +291,8 @@ class SkillDefinition(_Checked):
     cacheable: equal parameters give an equal output, so that an engine may keep it; cache_key: a path such as "input.hash"
     into the parameters, or a function of them, that says which are equal (None: all of them); cache_ttl: seconds that a
     kept output lives. max_concurrency: executions at once. timeout: seconds a caller waits. "inherit" takes the engine's.
+    isolation: what stands around the process that runs it; None takes what the engine has, "bubblewrap" refuses to run
+    without it, "process" holds limits only.
     Raises InvalidDefinitionError, which names each offending field and value.
     """
 
@@ -275,6 +313,7 @@ class SkillDefinition(_Checked):
     max_concurrency: PositiveCount | None = None
     timeout: Positive | Literal["inherit"] | None = "inherit"
     streaming: bool = False
+    isolation: Isolation | None = None
     resource_requirements: ResourceRequirements = ResourceRequirements()
     resource_limits: ResourceLimits | None = None
 
@@ -286,17 +325,30 @@ class SkillDefinition(_Checked):
         return self
 
     @model_validator(mode="after")
+    def _handler_can_do_what_is_asked(self) -> Self:
+        field = why = ""
+        if isinstance(self.handler, HttpHandler) and self.isolation is not None:
+            field, why = "isolation", "an http handler starts no process that could be isolated"
+        elif isinstance(self.handler, CommandHandler) and self.streaming:
+            field, why = "streaming", "a command's output comes when it has ended"
+        if why:
+            told = f"SkillDefinition: {field}={getattr(self, field)!r}: {why}: leave {field} out"
+            raise InvalidDefinitionError(told, field=field)
+        return self
+
+    @model_validator(mode="after")
     def _parameters_suit_template(self) -> Self:
         handler, schema = self.handler, self.input_schema
-        if not isinstance(handler, HttpHandler) or schema is None:
+        if not isinstance(handler, CommandHandler | HttpHandler) or schema is None:
             return self
+        secrets = handler.secrets if isinstance(handler, HttpHandler) else FrozenDict()
         known = schema.get("properties", FrozenDict())
         closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
         for name in handler.placeholders():
             why = ""
-            if name in handler.secrets and name in known:
+            if name in secrets and name in known:
                 why = f"{name!r} is a secret and a parameter of input_schema: give one another name"
-            elif name not in handler.secrets and name not in known and closed:
+            elif name not in secrets and name not in known and closed:
                 why = f"{{{name}}} is no parameter of input_schema, which allows no other: mend one of them"
             if why:
                 raise InvalidDefinitionError(f"SkillDefinition: handler: {why}", field="handler")

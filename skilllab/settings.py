@@ -131,6 +131,33 @@ DEMO_START = 30.0
 DEMO_GRACE = 2.0
 """Seconds that the demo server's process may take to end by itself before it is killed."""
 
+SANDBOX_CONCURRENCY = 5
+"""Sandboxes at once: each keeps a process of some 10 MiB, and few machines have cores for more."""
+
+SANDBOX_MEMORY = 256 * 2**20
+"""Bytes that a sandboxed call may use above its worker's resting size, unless its skill says otherwise."""
+
+SANDBOX_CPU_TIME = 10.0
+"""Seconds of CPU time that a sandboxed call may use, all its processes together, unless its skill says otherwise."""
+
+SANDBOX_DISK = 64 * 2**20
+"""Bytes of a sandbox's private folder: its files lie in memory, and a quarter of the memory is enough for them."""
+
+SANDBOX_MAX_OUTPUT = 10 * 2**20
+"""Bytes of what a sandboxed call may return: it is kept in this process's memory."""
+
+FUNCTION_WORKERS = 4
+"""Workers at once for functions that have limits."""
+
+FUNCTION_MAX_OUTPUT = 256 * 2**20
+"""Bytes, pickled, of what a function in a worker may return."""
+
+WORKER_START = 30.0
+"""Seconds that a worker may take to start: far beyond the import of any library, so that only a hang meets it."""
+
+WORKER_BACKSTOP_TASKS = 256
+"""Processes and threads of a worker where no limit is asked and a control group can hold one: more are a fork bomb."""
+
 FILE_MAX_BYTES = 10 * 2**20
 """Bytes of a file that built-in skills read or search unless told otherwise: beyond 10 MiB it is data, not text."""
 

@@ -1,18 +1,23 @@
-"""Request templates as people write them: what a {placeholder} is, and what a request may hold."""
+"""Templates as people write them: what a {placeholder} is, and what a request, a command or a script may hold."""
 
 from __future__ import annotations
 
+import ast
 import re
+import symtable
 from collections.abc import Iterator, Mapping
 from string import Formatter
 from typing import Any
 from urllib.parse import urlsplit
 
 _PLACEHOLDER = re.compile(r"[^\W\d][\w-]*")
+_PLACE = re.compile(rf"\{{{_PLACEHOLDER.pattern}\}}")
 _AUTHORITY = re.compile(r"https?://([^/?#]*)")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+UNFIT = re.compile(r"[\x00\ud800-\udfff]")
+"""What no argument, path or environment variable of a process may hold: NUL, and halves of characters."""
 _FRAMING = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
 )
@@ -125,3 +130,62 @@ def checked_json_path(path: str | None) -> str | None:
         except ValueError as error:
             raise ValueError(f"it is no JMESPath: {' '.join(str(error).split())}") from None
     return path
+
+
+def checked_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns a program and its arguments; raises ValueError for a program that is empty or a parameter."""
+    for item in argv:
+        if UNFIT.search(item):
+            raise ValueError(f"{item!r} holds NUL or half a character, which no argument can")
+    if not argv[0]:
+        raise ValueError("it names no program: the first item is empty")
+    if names := list(template_names(argv[0])):
+        raise ValueError(f"{{{names[0]}}} has no place in the program: write its name, and parameters behind it")
+    return checked_template(argv)  # type: ignore[no-any-return]
+
+
+def checked_path(path: str) -> str:
+    """Returns the path; raises ValueError when it does not start at the root, or holds what no path may."""
+    if not path.startswith("/") or UNFIT.search(path):
+        raise ValueError('it is no absolute path: write it from the root on, as "/srv/data"')
+    if found := _PLACE.search(path):
+        raise ValueError(f"{found[0]} has no place in it: a path is the same for every call")
+    return path
+
+
+def checked_environment(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Returns environment variables; raises ValueError for a name or a value that none can have."""
+    for name, value in variables.items():
+        if not name or "=" in name or UNFIT.search(name):
+            raise ValueError(f"{name!r} is no name of an environment variable")
+        if UNFIT.search(value):
+            raise ValueError(f"{name!r} must have a text without NUL and halves of characters, not {value!r}")
+    return variables
+
+
+def checked_module(name: str) -> str:
+    """Returns the name; raises ValueError when it is no dotted name of a module."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError('it is no module: write its whole name, as "package.module"')
+    return name
+
+
+def checked_script(source: str) -> str:
+    """Returns the source; raises ValueError when it is no Python, or has no `run` that can take the parameters."""
+    try:
+        body = ast.parse(source, "<script>").body
+        names = symtable.symtable(source, "<script>", "exec")
+    except SyntaxError as error:
+        where = f"line {error.lineno}: " if error.lineno else ""
+        raise ValueError(f"it is no Python: {where}{error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL, and brackets within brackets without end
+        raise ValueError(f"it is no Python: {str(error) or 'it is nested too deeply'}") from None
+    run = names.lookup("run") if "run" in names.get_identifiers() else None
+    if run is None or not (run.is_assigned() or run.is_imported()):
+        raise ValueError("it has no run at its top level: write def run(params)")
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "run":
+            given = node.args
+            if not (given.posonlyargs or given.args or given.vararg):
+                raise ValueError(f"line {node.lineno}: run takes no positional parameter: write def run(params)")
+    return source

@@ -8,6 +8,7 @@ from typing import Any
 
 from skilllab.engine.execution import Execution
 from skilllab.errors import InvalidValueError
+from skilllab.loading import LoadedSkill
 from skilllab.model import ResourceLimits
 from skilllab.outcome import ResourceUsage
 
@@ -40,9 +41,13 @@ class FakeRunner:
         self, answer: Callable[[str, dict[str, Any]], Any] = lambda *_: None, enforces: Iterable[str] = ()
     ) -> None:
         self.enforces = frozenset(enforces)
+        self.limits: ResourceLimits | None = None
         self.calls: list[tuple[str, dict[str, Any], ResourceLimits | None]] = []
         self.closed = 0
         self._answer = answer
+
+    def unheld(self, skill: LoadedSkill, limits: ResourceLimits) -> dict[str, str]:
+        return {name: "this runner holds nothing" for name in limits.asked() if name not in self.enforces}
 
     async def run(self, execution: Execution) -> Any:
         self.calls.append((execution.skill_id, execution.params, execution.limits))

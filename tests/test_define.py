@@ -1,4 +1,4 @@
-"""The @skill decorator."""
+"""Ways to write a skill: the @skill decorator, and skills that are a command, a script or a request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from skilllab.define import definition_of, skill
+from skilllab.define import command_skill, definition_of, http_skill, script_skill, skill
 from skilllab.errors import InvalidDefinitionError, InvalidValueError
 from skilllab.loading import load
-from skilllab.model import FunctionHandler, ResourceLimits, ResourceRequirements, SkillDefinition
+from skilllab.model import (
+    CommandHandler,
+    FunctionHandler,
+    ResourceLimits,
+    ResourceRequirements,
+    ScriptHandler,
+    SkillDefinition,
+)
 
 
 @skill(id="word-count-v1", category="text", tags=["text", "utility"], cacheable=True, examples=[{"text": "a b"}])
@@ -110,6 +117,8 @@ def test_how_it_runs_can_be_said() -> None:
     assert (definition.cache_ttl, definition.max_concurrency, definition.timeout) == (5.0, 3, None)
     assert (plain.cache_ttl, plain.max_concurrency, plain.timeout) == ("inherit", None, "inherit")
     assert skill(id="b", cache_ttl=None, timeout=0.5)(lambda_free).definition.timeout == 0.5
+    assert plain.isolation is None
+    assert skill(id="c", isolation="bubblewrap")(lambda_free).definition.isolation == "bubblewrap"
 
 
 def lambda_free(x: int) -> int:
@@ -300,3 +309,157 @@ def test_definition_of() -> None:
     for thing in (5, len, None, Callable_):
         with pytest.raises(InvalidValueError, match="is no skill: give a SkillDefinition"):
             definition_of(thing)
+
+
+# commands, scripts and requests
+
+RUN = "def run(params):\n    return params\n"
+WRITERS: dict[str, Any] = {
+    "command": lambda **fields: command_skill(**{"id": "s", "argv": ["wc", "{path}"], **fields}),
+    "script": lambda **fields: script_skill(**{"id": "s", "source": RUN, **fields}),
+    "http": lambda **fields: http_skill(**{"id": "s", "url": "http://h/{path}", **fields}),
+}
+
+
+def test_a_command_is_a_skill() -> None:
+    """Its definition is of layer 2, is named by its id, and requires each placeholder, of any type."""
+    definition = command_skill(id="count-v1", argv=["wc", "-l", "--", "{path}", "{more}"], stdin="{text}{path}")
+    assert definition.handler == CommandHandler(argv=("wc", "-l", "--", "{path}", "{more}"), stdin="{text}{path}")
+    assert (definition.id, definition.name, definition.layer) == ("count-v1", "count-v1", 2)
+    assert definition.input_schema == {
+        "type": "object",
+        "properties": {"path": {}, "more": {}, "text": {}},
+        "required": ("path", "more", "text"),
+    }
+    assert definition.resource_requirements == ResourceRequirements()
+    assert (definition.isolation, definition.streaming) == (None, False)
+
+
+def test_a_script_is_a_skill() -> None:
+    """Its definition is of layer 2 and takes any parameters."""
+    definition = script_skill(id="echo-v1", source=RUN)
+    assert definition.handler == ScriptHandler(source=RUN)
+    assert (definition.id, definition.name, definition.layer) == ("echo-v1", "echo-v1", 2)
+    assert (definition.input_schema, definition.output_schema) == (None, None)
+    assert definition.resource_requirements == ResourceRequirements()
+    assert (definition.isolation, definition.streaming) == (None, False)
+
+
+def test_everything_can_be_said_of_a_command_and_a_script() -> None:
+    """The fields of the handler reach the handler, lists as tuples."""
+    command = command_skill(
+        id="s",
+        argv=("x",),
+        output="json",
+        exit_codes=[0, 3],
+        cwd="/srv",
+        paths=["/a"],
+        env={"A": "b"},
+        isolation="process",
+    )
+    script = script_skill(
+        id="s", source=RUN, preload=["json"], paths=["/a"], env={"A": "b"}, streaming=True, isolation="bubblewrap"
+    )
+    assert command.handler == CommandHandler(
+        argv=("x",), output="json", exit_codes=(0, 3), cwd="/srv", paths=("/a",), env={"A": "b"}
+    )
+    assert script.handler == ScriptHandler(source=RUN, preload=("json",), paths=("/a",), env={"A": "b"})
+    assert command.isolation == "process"
+    assert (script.isolation, script.streaming) == ("bubblewrap", True)
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_further_fields_are_the_same_for_every_kind(write: Any) -> None:
+    """What is given wins over what stands in for it; None stands for what is not given."""
+    schema = {"type": "object", "properties": {"path": {"type": "string"}}}
+    fields: dict[str, Any] = {
+        "name": "other",
+        "version": "2",
+        "description": "What.",
+        "category": "text",
+        "author": "me",
+        "output_schema": {"type": "string"},
+        "cacheable": True,
+        "cache_key": "input.path",
+        "cache_ttl": 5.0,
+        "max_concurrency": 3,
+        "timeout": None,
+        "resource_requirements": ResourceRequirements(memory="high"),
+        "resource_limits": ResourceLimits(max_memory=5),
+    }
+    definition = write(**fields, tags=["b", "a"], input_schema=schema, examples=[{"path": "x"}])
+    assert {field: getattr(definition, field) for field in fields} == fields
+    assert definition.tags == ("b", "a")
+    assert definition.input_schema == {
+        "type": "object",
+        "properties": {"path": {"type": "string"}},
+        "examples": ({"path": "x"},),
+    }
+    assert write(name=None, input_schema=None, resource_requirements=None) == write()
+
+
+def test_examples_of_a_script_without_a_schema() -> None:
+    """They are kept in a schema that refuses nothing."""
+    assert script_skill(id="s", source=RUN, examples=[{"a": 1}]).input_schema == {"examples": ({"a": 1},)}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tags": "io"}, r"skill 's': tags='io' must be a list of texts; write \['io'\]"),
+        ({"colour": "red"}, "skill 's': colour='red': it has no such field; known are name, version"),
+        ({"handler": None}, "skill 's': handler=None: it has no such field"),
+        ({"timeout": -1.0}, r"timeout.*-1\.0"),
+        ({"id": "a b"}, "SkillDefinition 'a b': id='a b'"),
+        ({"id": "a b", "name": None, "cacheable": 1}, "cacheable=1"),
+    ],
+)
+def test_a_wrong_further_field_is_refused(write: Any, fields: dict[str, Any], message: str) -> None:
+    """A wrong value and a field that does not exist are errors that show both, whatever kind of skill it is."""
+    with pytest.raises(InvalidDefinitionError, match=message) as caught:
+        write(**fields)
+    assert caught.value.field.split(".")[0] in fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("command", {"argv": "wc -l {path}"}, r"argv='wc -l \{path\}' must be a list of texts; write \['wc', '-l', "),
+        ("command", {"argv": []}, r"argv=\[\]: .* at least 1 item"),
+        ("command", {"argv": ["{path}"]}, r"argv=.* has no place in the program"),
+        ("command", {"argv": 5}, "argv=5: .*valid tuple"),
+        ("command", {"paths": "/srv"}, r"paths='/srv' must be a list of texts; write \['/srv'\]"),
+        ("command", {"paths": ["srv"]}, r"paths\.0='srv': it is no absolute path"),
+        ("command", {"cwd": "srv"}, "cwd='srv': it is no absolute path"),
+        ("command", {"env": {"A=": "b"}}, "env=.*: 'A=' is no name"),
+        ("command", {"exit_codes": 1}, "exit_codes=1: .*valid tuple"),
+        ("command", {"streaming": True}, "streaming=True: it has no such field"),
+        ("script", {"source": "def run(params):\n    retrun 1"}, "source=.*: it is no Python: line 2: invalid syntax"),
+        ("script", {"source": "def main(): ..."}, "source=.*: it has no run"),
+        ("script", {"preload": "json"}, r"preload='json' must be a list of texts; write \['json'\]"),
+        ("script", {"preload": ["a b"]}, r"preload\.0='a b': it is no module"),
+        ("script", {"env": {"A": 5}}, "env.A=5: .*valid string"),
+        ("http", {"isolation": "process"}, "isolation='process': it has no such field"),
+        ("http", {"allowed_hosts": "h"}, "allowed_hosts='h' must be a list of texts"),
+    ],
+)
+def test_a_wrong_handler_names_the_skill(kind: str, fields: dict[str, Any], message: str) -> None:
+    """What cannot run is refused when it is written, with the id of the skill and the name of the field."""
+    with pytest.raises(InvalidDefinitionError, match=f"^skill 's': {message}") as caught:
+        WRITERS[kind](**fields)
+    assert caught.value.field.split(".")[0] in fields
+
+
+def test_a_closed_schema_must_have_every_placeholder() -> None:
+    """A parameter that no call could give is told at once."""
+    schema = {"type": "object", "properties": {"file": {}}, "additionalProperties": False}
+    with pytest.raises(InvalidDefinitionError, match=r"\{path\} is no parameter of input_schema"):
+        command_skill(id="s", argv=["wc", "{path}"], input_schema=schema)
+
+
+def test_a_wrong_isolation_is_refused() -> None:
+    """There are two kinds, and the error names them."""
+    for write in (WRITERS["command"], WRITERS["script"], lambda **fields: skill(id="s", **fields)(lambda_free)):
+        with pytest.raises(InvalidDefinitionError, match=r"isolation='docker': .*'process' or 'bubblewrap'"):
+            write(isolation="docker")

@@ -15,6 +15,7 @@ GROUND = "errors"
 LEVELS = {
     "errors": 0,
     "format": 0,
+    "programs": 0,
     "frozen": 0,
     "settings": 0,
     "stats": 0,

@@ -210,7 +210,7 @@ def test_a_handler_may_be_written_short() -> None:
     [
         (FunctionHandler(target="a:b"), 1),
         (CommandHandler(argv=("wc",)), 2),
-        (ScriptHandler(source="x"), 2),
+        (ScriptHandler(source="def run(params): ..."), 2),
         (HttpHandler(url="http://x"), 3),
     ],
 )
@@ -221,6 +221,206 @@ def test_a_handler_belongs_to_its_layer(handler: Any, layer: int) -> None:
         with pytest.raises(InvalidDefinitionError, match=f"belongs to layer {layer}, not {other}"):
             SkillDefinition(id="a", name="a", layer=other, handler=handler)
     assert SkillDefinition(id="a", name="a", layer=layer, handler=handler).handler is handler
+
+
+# commands and scripts
+
+RUN = "def run(params): ..."
+COMMAND: dict[str, Any] = {
+    "argv": ["wc", "-l", "--", "{path}"],
+    "stdin": "{text}",
+    "output": "json",
+    "exit_codes": [0, 1],
+    "cwd": "/srv",
+    "paths": ["/srv/data", "/etc/hosts"],
+    "env": {"LANG": "C", "EMPTY": ""},
+}
+SCRIPT: dict[str, Any] = {"source": RUN, "preload": ["json", "os.path"], "paths": ["/srv"], "env": {"A": "b=c"}}
+OPEN = {"type": "object", "properties": {"path": {}}}
+CLOSED = {**OPEN, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(("kind", "fields"), [(CommandHandler, COMMAND), (ScriptHandler, SCRIPT)])
+def test_a_handler_of_layer_2_travels(kind: Any, fields: dict[str, Any]) -> None:
+    """JSON and pickle give an equal handler; lists in it are tuples, and nothing inside can be set."""
+    handler = kind(**fields)
+    definition = SkillDefinition(id="a", name="a", layer=2, handler=handler)
+    assert SkillDefinition.model_validate_json(definition.model_dump_json()) == definition
+    assert pickle.loads(pickle.dumps(handler)) == handler
+    assert plain({name: getattr(handler, name) for name in fields}) == fields
+    with pytest.raises(TypeError, match="frozen"):
+        handler.env["B"] = "c"
+
+
+def test_what_a_command_and_a_script_are_unless_told() -> None:
+    """Text comes out, 0 is success, and the program gets no input, no folder, no file and no variable of its own."""
+    command, script = CommandHandler(argv=("true",)), ScriptHandler(source=RUN)
+    assert (command.stdin, command.output, command.exit_codes, command.cwd) == (None, "text", (0,), None)
+    assert (command.paths, command.env) == (script.paths, script.env) == ((), {})
+    assert script.preload == ()
+
+
+def test_placeholders_of_a_command() -> None:
+    """They come from argv and then from stdin, each once; doubled braces are none."""
+    handler = CommandHandler(argv=("x", "{b}", "--{{c}}={a}{b}"), stdin="{d} {a}")
+    assert handler.placeholders() == ("b", "a", "d")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("argv", [], "at least 1 item"),
+        ("argv", "wc", "valid tuple"),
+        ("argv", [""], "it names no program"),
+        ("argv", ["{program}", "-l"], r"\{program\} has no place in the program"),
+        ("argv", ["./{a}"], r"\{a\} has no place in the program"),
+        ("argv", ["x", "a\0b"], "holds NUL"),
+        ("argv", ["x", "\ud800"], "half a character"),
+        ("argv", ["x", "{"], "a brace stands alone"),
+        ("argv", ["x", "{a.b}"], "is no placeholder"),
+        ("stdin", "}", "a brace stands alone"),
+        ("stdin", 5, "valid string"),
+        ("output", "xml", "'text', 'lines' or 'json'"),
+        ("exit_codes", [], "at least 1 item"),
+        ("exit_codes", 0, "valid tuple"),
+        ("exit_codes", [256], "less than or equal to 255"),
+        ("exit_codes", [-1], "greater than or equal to 0"),
+        ("exit_codes", [True], "valid integer"),
+        ("cwd", "srv", "'srv': it is no absolute path"),
+        ("cwd", "", "no absolute path"),
+        ("cwd", "/srv/{name}", r"\{name\} has no place in it"),
+    ],
+)
+def test_a_command_that_cannot_work_is_refused(field: str, value: Any, message: str) -> None:
+    """Each field of a command is checked when it is written, and the error names it."""
+    with pytest.raises(InvalidDefinitionError, match=f"CommandHandler: {field}.*{message}") as caught:
+        CommandHandler(**{"argv": ("true",), field: value})
+    assert caught.value.field.split(".")[0] == field
+
+
+@pytest.mark.parametrize(
+    "handler", [lambda **f: CommandHandler(argv=("x",), **f), lambda **f: ScriptHandler(source=RUN, **f)]
+)
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("paths", ["/srv", "data"], "paths.1='data': it is no absolute path"),
+        ("paths", ["~/data"], "no absolute path"),
+        ("paths", ["/a\0"], "no absolute path"),
+        ("paths", ["/{name}"], r"\{name\} has no place in it"),
+        ("paths", "/srv", "valid tuple"),
+        ("env", {"": "a"}, "'' is no name"),
+        ("env", {"A=B": "a"}, "'A=B' is no name"),
+        ("env", {"A\0": "a"}, "is no name"),
+        ("env", {"A": "b\0"}, "'A' must have a text without NUL"),
+        ("env", {"A": 5}, "env.A=5: .*valid string"),
+        ("env", {5: "a"}, "valid string"),
+        ("env", ["A=b"], r"env=\['A=b'\]: .*valid"),
+    ],
+)
+def test_paths_and_variables_that_cannot_be_are_refused(handler: Any, field: str, value: Any, message: str) -> None:
+    """Paths start at the root and take no parameter; variables have a name and a text."""
+    with pytest.raises(InvalidDefinitionError, match=message) as caught:
+        handler(**{field: value})
+    assert caught.value.field.split(".")[0] == field
+
+
+def test_a_path_keeps_the_form_it_was_written_in() -> None:
+    """Names of files are bytes to the system: an accent typed as two characters stays two."""
+    assert CommandHandler(argv=("x",), paths=("/cafe\u0301",)).paths == ("/cafe\u0301",)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        RUN,
+        "async def run(params): ...",
+        "def run(*params): ...",
+        "def run(params, /, more=1): yield 1",
+        "run = print",
+        "run = lambda params: 1",
+        "from json import dumps as run",
+        "from here import run",
+        "if True:\n    def run(params): ...",
+        "try:\n    from fast import run\nexcept ImportError:\n    def run(params): ...",
+    ],
+)
+def test_a_script_has_run(source: str) -> None:
+    """A def, an assignment or an import binds it at the top level; nothing of the source is executed or imported."""
+    assert ScriptHandler(source=source).source == source
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "at least 1 character"),
+        ("x = 1", "it has no run at its top level"),
+        ("run(1)", "it has no run at its top level"),
+        ("import run.x as other", "it has no run"),
+        ("def main(params):\n    def run(params): ...", "it has no run"),
+        ("class A:\n    def run(self): ...", "it has no run"),
+        ("def run(params):\n    return [", r"it is no Python: line 2: '\[' was never closed"),
+        ("def run(params):\nreturn 1", "line 2: expected an indented block"),
+        ("\0", "it is no Python: source code .* null bytes"),
+        ("(" * 1000, "it is no Python: line 1: too many nested"),
+        ("import os\n\ndef run(): ...", "line 3: run takes no positional parameter"),
+        ("async def run(*, params): ...", "line 1: run takes no positional parameter"),
+        ("def run(**params): ...", "line 1: run takes no positional parameter"),
+    ],
+)
+def test_a_script_that_cannot_run_is_refused(source: str, message: str) -> None:
+    """What is no Python, and what has no run that takes the parameters, is told with the line where there is one."""
+    with pytest.raises(InvalidDefinitionError, match=f"ScriptHandler: source=.*{message}") as caught:
+        ScriptHandler(source=source)
+    assert caught.value.field == "source"
+
+
+@pytest.mark.parametrize("module", ["", ".", "a.", "a b", "a-b", "a;b", "5", 5])
+def test_what_is_no_module_is_refused(module: Any) -> None:
+    """A module to import before the first call has a dotted name."""
+    with pytest.raises(InvalidDefinitionError, match=r"preload\.0"):
+        ScriptHandler(source=RUN, preload=[module])
+
+
+def test_a_placeholder_that_a_closed_schema_lacks_is_refused() -> None:
+    """In argv and in stdin alike; a schema that lets further parameters through says nothing against it."""
+    for handler in (CommandHandler(argv=("x", "{file}")), CommandHandler(argv=("x", "{path}"), stdin="{file}")):
+        with pytest.raises(
+            InvalidDefinitionError, match=r"handler: \{file\} is no parameter of input_schema"
+        ) as caught:
+            SkillDefinition(id="a", name="a", layer=2, handler=handler, input_schema=CLOSED)
+        assert caught.value.field == "handler"
+        for schema in (OPEN, None):
+            assert SkillDefinition(id="a", name="a", layer=2, handler=handler, input_schema=schema).handler is handler
+
+
+@pytest.mark.parametrize(
+    ("handler", "layer"),
+    [(FunctionHandler(target="a:b"), 1), (CommandHandler(argv=("x",)), 2), (ScriptHandler(source=RUN), 2), (None, 1)],
+)
+@pytest.mark.parametrize("isolation", ["process", "bubblewrap", None])
+def test_what_runs_in_a_process_may_ask_for_isolation(handler: Any, layer: Any, isolation: Any) -> None:
+    """Functions, commands and scripts may demand a kind of isolation, or take what the engine has."""
+    definition = SkillDefinition(id="a", name="a", layer=layer, handler=handler, isolation=isolation)
+    assert definition.isolation == isolation
+    assert SkillDefinition(id="a", name="a", layer=layer, handler=handler).isolation is None
+
+
+def test_a_request_cannot_be_isolated() -> None:
+    """An http handler starts no process, so that asking for one is an error that names the field."""
+    with pytest.raises(
+        InvalidDefinitionError, match="isolation='process': an http handler starts no process"
+    ) as caught:
+        SkillDefinition(id="a", name="a", layer=3, handler=HttpHandler(url="http://x"), isolation="process")
+    assert caught.value.field == "isolation"
+
+
+def test_a_command_does_not_stream() -> None:
+    """Its output comes when it has ended, which the definition says and not the first call; a script may stream."""
+    with pytest.raises(InvalidDefinitionError, match="streaming=True: a command's output comes when it has") as caught:
+        SkillDefinition(id="a", name="a", layer=2, handler=CommandHandler(argv=("x",)), streaming=True)
+    assert caught.value.field == "streaming"
+    assert SkillDefinition(id="a", name="a", layer=2, handler=ScriptHandler(source=RUN), streaming=True).streaming
 
 
 BAD_FIELDS: list[tuple[str, Any]] = [
@@ -234,6 +434,7 @@ BAD_FIELDS: list[tuple[str, Any]] = [
     ("cacheable", 1),
     ("cache_key", 5),
     ("streaming", None),
+    *(("isolation", value) for value in ("docker", True, "")),
     ("handler", 5),
     ("resource_limits", {"max_memory": 5, "unknown": 1}),
     ("resource_requirements", {"memory": "huge"}),

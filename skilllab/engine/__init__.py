@@ -5,6 +5,7 @@ from skilllab.engine.execution import Execution, Runner
 from skilllab.engine.functions import FunctionOptions, FunctionRunner
 from skilllab.engine.guard import CircuitBreaker, ConcurrencyLimit, GuardOptions
 from skilllab.engine.http import HttpOptions, HttpRunner
+from skilllab.engine.sandbox import SandboxOptions, SandboxRunner
 
 __all__ = [
     "CircuitBreaker",
@@ -17,4 +18,6 @@ __all__ = [
     "HttpRunner",
     "LayeredExecutionEngine",
     "Runner",
+    "SandboxOptions",
+    "SandboxRunner",
 ]

@@ -27,8 +27,10 @@ from skilllab.engine.interruptions import Interruptions, absorb, interruption_er
 from skilllab.engine.lanes import Lanes
 from skilllab.engine.many import Calls, run_many
 from skilllab.engine.pipeline import Pipeline, Skills
+from skilllab.engine.sandbox import SandboxOptions, SandboxRunner
 from skilllab.engine.stepping import skill_failure
 from skilllab.engine.streams import Sink, streamed
+from skilllab.engine.workers.supervision import Supervision
 from skilllab.errors import (
     EngineClosedError,
     ExecutionCancelledError,
@@ -54,9 +56,9 @@ class ActiveExecution(NamedTuple):
 
 
 class LayeredExecutionEngine:
-    """Executes the skills of a registry: functions (layer 1) and APIs (layer 3).
+    """Executes the skills of a registry: functions (layer 1), sandboxed tools (layer 2) and APIs (layer 3).
 
-    registry: finds and loads skills. functions, http: how each kind runs. guards: limits, timeout and breakers.
+    registry: finds and loads skills. functions, sandbox, http: how each kind runs. guards: limits, timeout and breakers.
     results: a SkillCache for the outputs of skills that say cacheable; None keeps none; left out, one is made.
     runners: further runners by kind of handler ("function", "command", "script", "http"), in place of the built-in one.
     clock: seconds that only grow, for durations. wall_clock: seconds since the epoch.
@@ -68,6 +70,7 @@ class LayeredExecutionEngine:
         registry: Skills,
         *,
         functions: FunctionOptions | None = None,
+        sandbox: SandboxOptions | None = None,
         http: HttpOptions | None = None,
         guards: GuardOptions | None = None,
         results: SkillCache | Any | None = UNSET,
@@ -84,13 +87,20 @@ class LayeredExecutionEngine:
             results = SkillCache(settings.RESULT_CACHE_SIZE)
         elif results is not None and not isinstance(results, SkillCache):
             raise InvalidValueError(f"results={results!r} must be a SkillCache, or None to keep no output")
-        functions, http = functions or FunctionOptions(), http or HttpOptions()
-        self._runners: dict[str, Runner] = {"function": FunctionRunner(functions), "http": HttpRunner(http)}
+        functions, sandbox, http = functions or FunctionOptions(), sandbox or SandboxOptions(), http or HttpOptions()
+        self._supervision = Supervision()
+        sandboxes = SandboxRunner(sandbox, self._supervision)
+        self._runners: dict[str, Runner] = {
+            "function": FunctionRunner(functions, self._supervision),
+            "command": sandboxes,
+            "script": sandboxes,
+            "http": HttpRunner(http),
+        }
         self._runners.update(runners or {})
         self._clock = clock
         self._wall_clock = wall_clock
         self._results = results
-        cache_ttl = {1: functions.cache_ttl, 2: settings.RESULT_TTL, 3: http.cache_ttl}
+        cache_ttl = {1: functions.cache_ttl, 2: sandbox.cache_ttl, 3: http.cache_ttl}
         guards = guards or GuardOptions()
         self._lanes = Lanes(guards, self._runners, cache_ttl, clock, self._breaker_changed)
         self._pipeline = Pipeline(registry, self._lanes, results, clock, guards.timeout, self._blocked)
@@ -294,6 +304,7 @@ class LayeredExecutionEngine:
             await self._pipeline.aclose()
         runners = {id(runner): runner for runner in self._runners.values()}  # one may run several kinds
         outcomes = await asyncio.gather(*(runner.aclose() for runner in runners.values()), return_exceptions=True)
+        await self._supervision.aclose()
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if failures:
             raise ExceptionGroup("some runners could not be closed", failures)

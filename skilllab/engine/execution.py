@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol
 
 from skilllab.frozen import FrozenDict
@@ -134,13 +134,18 @@ class Execution(_Often):
 class Runner(Protocol):
     """Runs one kind of handler.
 
-    isolation: what stands between skill and process, by name. enforces: the fields of ResourceLimits that it can hold.
+    isolation: what stands between skill and process, by name. limits: of skills that name none of their own, None without.
+    unheld: tells which limits it cannot hold for a skill, and why; what it does not name it holds.
     `run` returns the output, raises an ExecutionError, and lets cancellation pass: it has ended, or set
     `execution.left_behind`, when it returns. `stream` yields the chunks of a streaming skill under the same rules.
     """
 
-    isolation: str
-    enforces: frozenset[str]
+    @property
+    def isolation(self) -> str: ...
+
+    limits: ResourceLimits | None
+
+    def unheld(self, skill: LoadedSkill, limits: ResourceLimits) -> Mapping[str, str]: ...
 
     async def run(self, execution: Execution) -> Any: ...
 

@@ -1,4 +1,4 @@
-"""The runner of layer 1: Python functions in this process."""
+"""The runner of layer 1: Python functions, in this process or, where a limit asks for it, in one of their own."""
 
 from __future__ import annotations
 
@@ -15,14 +15,27 @@ from typing import Any
 
 from skilllab.engine.chunks import chunks_in_thread, chunks_on_loop
 from skilllab.engine.coalescing import Coalescer
+from skilllab.engine.confined import ConfinedFunctions
 from skilllab.engine.execution import Execution
 from skilllab.engine.leases import Leases
 from skilllab.engine.pools import ConnectionPool
 from skilllab.engine.stepping import LEFT_BEHIND, Stepper, awaited, measured, skill_failure
 from skilllab.engine.threads import Job, Threads
+from skilllab.engine.workers.machine import Isolation, checked_isolation
+from skilllab.engine.workers.rooms import checked_texts
+from skilllab.engine.workers.supervision import Supervision
 from skilllab.errors import HandlerNotRunnableError, InvalidValueError
 from skilllab.frozen import FrozenDict
-from skilllab.settings import FUNCTION_BATCH_SIZE, FUNCTION_BATCH_WAIT, FUNCTION_THREADS, RESULT_TTL
+from skilllab.loading import LoadedSkill
+from skilllab.model import ResourceLimits
+from skilllab.settings import (
+    FUNCTION_BATCH_SIZE,
+    FUNCTION_BATCH_WAIT,
+    FUNCTION_MAX_OUTPUT,
+    FUNCTION_THREADS,
+    FUNCTION_WORKERS,
+    RESULT_TTL,
+)
 
 __all__ = ["FunctionOptions", "FunctionRunner", "skill_failure"]
 
@@ -35,6 +48,10 @@ class FunctionOptions:
     skills lease from them; the engine closes them when it is closed. batch_size, batch_wait: executions that a batch
     function gets together at most, and seconds that one waits for others. cache_ttl: seconds that a kept output lives
     unless its skill says otherwise; None keeps it.
+    What follows is for functions with limits, which run in workers: processes of their own. max_workers: such processes at
+    once. isolation: "process" (limits only), or "bubblewrap", which also takes away the network and all files but the
+    system's, those where Python finds modules, and `paths`. env: variables besides. preload: modules that a worker finds
+    imported; that of the function is. max_output: bytes, pickled, that a call may return.
     """
 
     max_threads: int = FUNCTION_THREADS
@@ -42,9 +59,15 @@ class FunctionOptions:
     batch_size: int = FUNCTION_BATCH_SIZE
     batch_wait: float = FUNCTION_BATCH_WAIT
     cache_ttl: float | None = RESULT_TTL
+    max_workers: int = FUNCTION_WORKERS
+    isolation: Isolation = "process"
+    paths: tuple[str, ...] = ()
+    env: Mapping[str, str] = FrozenDict()
+    preload: tuple[str, ...] = ()
+    max_output: int = FUNCTION_MAX_OUTPUT
 
     def __post_init__(self) -> None:
-        for name in ("max_threads", "batch_size"):
+        for name in ("max_threads", "batch_size", "max_workers", "max_output"):
             count = getattr(self, name)
             if type(count) is not int or count < 1:
                 raise InvalidValueError(f"{name}={count!r} must be a whole number of at least 1")
@@ -58,7 +81,13 @@ class FunctionOptions:
         for name, pool in self.pools.items():
             if not isinstance(name, str) or not isinstance(pool, ConnectionPool):
                 raise InvalidValueError(f"pools[{name!r}]={pool!r} must be a ConnectionPool(...) under a name")
+        checked_isolation(self.isolation)
+        if self.isolation is None:
+            raise InvalidValueError("isolation=None must be 'process' or 'bubblewrap': a function runs in one of them")
         object.__setattr__(self, "pools", FrozenDict(self.pools))
+        object.__setattr__(self, "env", FrozenDict(self.env))
+        for name in ("paths", "preload"):
+            object.__setattr__(self, name, checked_texts(name, getattr(self, name)))
 
 
 class FunctionRunner:
@@ -69,14 +98,21 @@ class FunctionRunner:
     context variables. When the caller is cancelled an `async def` is cancelled with it, and left behind if it waits on
     after a second interruption; a plain function that has not begun never begins, and one that has is left behind: it
     keeps its thread and its connections until it ends. cpu_clock: seconds that a thread spent on a processor.
+    A function that has a limit, or asks for isolation, runs in a worker (see skilllab.engine.confined), alone: not in a
+    batch. supervision: of the engine, which closes it; without one such functions are refused.
     """
 
     isolation = "none"
-    enforces: frozenset[str] = frozenset()
+    limits: ResourceLimits | None = None
 
     def __init__(
-        self, options: FunctionOptions = FunctionOptions(), *, cpu_clock: Callable[[], float] = time.thread_time
+        self,
+        options: FunctionOptions = FunctionOptions(),
+        supervision: Supervision | None = None,
+        *,
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
+        self.confined = ConfinedFunctions(options, supervision or Supervision())
         self._pools = options.pools
         self._cpu_clock = cpu_clock
         self._threads = Threads(options.max_threads, "skilllab-function", cpu_clock)
@@ -94,6 +130,8 @@ class FunctionRunner:
         Raises SkillFailedError with the function's own error as its cause (a SystemExit included: no skill ends the
         program), LeaseError, BatchError, HandlerNotRunnableError for what is no function or yields.
         """
+        if execution.limits is not None or execution.skill.definition.isolation is not None:
+            return await self.confined.run(execution)
         if not execution.skill.direct:
             return await self._run_otherwise(execution)
         if not self.begin(execution):
@@ -128,6 +166,11 @@ class FunctionRunner:
         Raises what `run` raises, and HandlerNotRunnableError for what is no generator.
         """
         function = _function_of(execution)
+        if execution.limits is not None or execution.skill.definition.isolation is not None:
+            async with aclosing(self.confined.stream(execution)) as made:
+                async for chunk in made:
+                    yield chunk
+            return
         if inspect.isasyncgenfunction(function):
             stepper = self._stepper or self._begin()
             chunks = functools.partial(chunks_on_loop, stepper)
@@ -146,12 +189,17 @@ class FunctionRunner:
                 async for chunk in made:
                     yield chunk
 
+    def unheld(self, skill: LoadedSkill, limits: ResourceLimits) -> Mapping[str, str]:
+        """Returns the limits that cannot be held for the function, each with the reason; raises IsolationError."""
+        return self.confined.unheld(skill, limits)
+
     async def aclose(self) -> None:
-        """Waits for functions that somebody waits for, ends the threads and closes the pools.
+        """Waits for functions that somebody waits for, ends threads and workers, and closes the pools.
 
         What was left behind is not waited for: coroutines are cancelled once more, threads end with the program.
         """
         await self._coalescer.aclose()
+        await self.confined.aclose()
         await self._threads.aclose()
         if self._stepper is not None:
             self._stepper.close()

@@ -19,6 +19,7 @@ from skilllab.loading import LoadedSkill
 from skilllab.model import ResourceLimits, SkillDefinition
 
 NO_LIMITS = ResourceLimits()
+_MOST_HELD = 100  # combinations of limits that calls of one skill ask for
 _KEPT = 10_000  # lanes, a few hundred bytes each
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
@@ -27,6 +28,7 @@ class Lane:
     """One skill at one revision: how it runs, how long, in which limits, behind which breaker."""
 
     __slots__ = (
+        "_held",
         "begin",
         "breaker",
         "cache_ttl",
@@ -64,11 +66,12 @@ class Lane:
         self.gates = gates
         self.layer = definition.layer
         # A runner may take the first step of a plain coroutine at once, which saves two layers of awaiting.
-        self.begin = getattr(runner, "begin", None) if skill.direct else None
+        self.begin = getattr(runner, "begin", None) if skill.direct and definition.isolation is None else None
         self.fits = skill.check_input.fits
         self.skill_id = definition.id
         self.seen = -1  # the registry's changes when it was last found to be up to date
-        self.limits = definition.resource_limits
+        self.limits = _filled(definition.resource_limits, runner.limits)
+        self._held: dict[ResourceLimits | None, ResourceLimits] = {}
         self.timeout = guards.timeout if definition.timeout == "inherit" else definition.timeout
         self.cache_ttl = cache_ttl if definition.cache_ttl == "inherit" else definition.cache_ttl
         self.streaming = definition.streaming
@@ -98,19 +101,26 @@ class Lane:
 
         Raises LimitNotEnforceableError for limits that the runner cannot hold, InvalidValueError for what is no limits.
         """
+        held = self._held.get(asked) if asked is None or isinstance(asked, ResourceLimits) else None
+        if held is None:
+            if len(self._held) >= _MOST_HELD:
+                self._held.clear()
+            held = self._held[asked] = self._enforceable(asked)
+        return held if held is not NO_LIMITS else None
+
+    def _enforceable(self, asked: ResourceLimits | None) -> ResourceLimits:
         if asked is not None and not isinstance(asked, ResourceLimits):
             raise InvalidValueError(f"resource_limits={asked!r} must be ResourceLimits(...) or None")
         limits = _tightest(asked or NO_LIMITS, self.limits or NO_LIMITS)
-        loose = [name for name in limits.asked() if name not in self.runner.enforces]
-        if loose:
-            named = ", ".join(f"{name}={getattr(limits, name)!r}" for name in loose)
+        unheld = self.runner.unheld(self.skill, limits) if limits.asked() else {}
+        if unheld:
+            named = "; ".join(f"{name}={getattr(limits, name)!r} cannot be held: {why}" for name, why in unheld.items())
             raise LimitNotEnforceableError(
-                f"{self.skill.definition.id}: {named} cannot be held with isolation {self.runner.isolation!r}, so the "
-                "skill did not start; a worker process with operating-system limits would hold it, which this release "
-                "does not have: leave the limit out of the call and of the definition to run without",
-                limits=tuple(loose),
+                f"{self.skill.definition.id}: {named}. The skill did not start: leave the limit out of the call and of "
+                "the definition to run without it",
+                limits=tuple(unheld),
             )
-        return limits if limits.asked() else None
+        return limits if limits.asked() else NO_LIMITS
 
 
 class Lanes:
@@ -242,13 +252,7 @@ def runner_for(definition: SkillDefinition, runners: Mapping[str, Runner]) -> Ru
         raise HandlerNotRunnableError(
             f"{definition.id}: it has no handler, so it can be found but not run: give it one"
         )
-    runner = runners.get(handler.kind)
-    if runner is None:
-        raise HandlerNotRunnableError(
-            f"{definition.id}: a {handler.kind} handler (layer {definition.layer}) has no runner: this release runs "
-            f"layers 1 and 3; give the engine one with runners={{{handler.kind!r}: ...}}"
-        )
-    return runner
+    return runners[handler.kind]
 
 
 def _path_reader(skill_id: str, path: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -279,6 +283,13 @@ def _tightest(one: ResourceLimits, other: ResourceLimits) -> ResourceLimits:
     return ResourceLimits(
         **{name: min((x for x in pair if x is not None), default=None) for name, pair in both.items()}
     )
+
+
+def _filled(own: ResourceLimits | None, usual: ResourceLimits | None) -> ResourceLimits | None:
+    """Returns a definition's limits, with the runner's where it names none."""
+    if own is None or usual is None:
+        return own or usual
+    return ResourceLimits(**{name: getattr(own, name) or getattr(usual, name) for name in ResourceLimits.model_fields})
 
 
 def _copied(value: Any) -> Any:

@@ -87,7 +87,7 @@ class Pipeline:
             if run.ended:
                 return output
         run.clock, run.on_block = self._clock, self._on_block
-        if lane.begin is not None and results is None and run.sink is None:
+        if lane.begin is not None and results is None and run.sink is None and run.limits is None:
             run.params = lane.checked(params)
             return self._at_once(run, lane, timeout)
         self.interruptions.attach(run, timeout)

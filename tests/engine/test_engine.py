@@ -27,7 +27,7 @@ from skilllab.errors import (
     SkillNotFoundError,
     WrongLoopError,
 )
-from skilllab.model import CommandHandler, ScriptHandler, SkillDefinition
+from skilllab.model import SkillDefinition
 from skilllab.outcome import ExecutionResult
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.testing import FakeClock, FakeRunner
@@ -271,22 +271,6 @@ def test_output_that_breaks_the_skills_word_fails_the_call() -> None:
     assert result.output is None
     assert result.metadata.duration is not None
     assert execute("lie", {"x": object}).error is not None
-
-
-@pytest.mark.parametrize(
-    ("handler", "layer", "kind"),
-    [
-        (CommandHandler(argv=("true",)), 2, "command"),
-        (ScriptHandler(source="def run(params): return 1"), 2, "script"),
-    ],
-)
-def test_other_layers_are_refused_until_they_have_a_runner(handler: Any, layer: int, kind: str) -> None:
-    """A handler without a runner fails the call and says which layer it needs; with one it runs."""
-    definition = SkillDefinition(id="a", name="a", layer=layer, handler=handler)
-    result = execute("a", {}, definition)
-    assert isinstance(result.error, HandlerNotRunnableError)
-    assert f"a {kind} handler (layer {layer}) has no runner: this release runs layers 1 and 3" in str(result.error)
-    assert execute("a", {}, definition, runners={kind: FakeRunner(lambda *_: "ran")}).output == "ran"
 
 
 def test_skills_that_cannot_run_are_refused() -> None:

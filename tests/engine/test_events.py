@@ -41,7 +41,6 @@ SKILLS = (
     definition("shared", cacheable=True),
     definition("key", cacheable=True, cache_key="input.hash"),
     definition("streams", streaming=True),
-    SkillDefinition(id="script", name="script", layer=2, handler={"kind": "script", "source": "x"}),  # type: ignore[arg-type]
 )
 
 
@@ -118,7 +117,6 @@ OUTCOMES: list[tuple[str, Any, list[type[Exception] | None]]] = [
         lambda engine: engine.execute("ok", resource_limits=ResourceLimits(max_memory=1)),
         [errors.LimitNotEnforceableError],
     ),
-    ("no runner", lambda engine: engine.execute("script"), [errors.HandlerNotRunnableError]),
     ("a streaming skill", lambda engine: engine.execute("streams"), [errors.HandlerNotRunnableError]),
     ("a failure", lambda engine: engine.execute("fails"), [errors.TransportError]),
     ("a bug", lambda engine: engine.execute("breaks"), [errors.SkillFailedError]),

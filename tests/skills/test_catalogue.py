@@ -207,10 +207,11 @@ JSON = st.recursive(
     max_leaves=4,
 )
 NAMES = st.text("abcé ß", min_size=1, max_size=6).filter(str.strip)
+LITERAL = st.text(st.characters(exclude_characters="{}\0", exclude_categories=["Cs"]), max_size=4)
 HANDLERS = {
     1: st.sampled_from(["textwrap:dedent", None]),
-    2: st.builds(lambda argv: CommandHandler(argv=tuple(argv)), st.lists(st.text(max_size=4), min_size=1, max_size=3))
-    | st.builds(lambda source: ScriptHandler(source=source), st.text(min_size=1)),
+    2: st.builds(lambda rest: CommandHandler(argv=("x", *rest)), st.lists(LITERAL, max_size=3))
+    | st.builds(lambda value: ScriptHandler(source=f"def run(params): return {value!r}"), st.text()),
     3: st.builds(
         lambda method, body, query: HttpHandler(method=method, url="http://127.0.0.1/{x}", body=body, query=query),
         st.sampled_from(["GET", "POST"]),

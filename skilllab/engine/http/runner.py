@@ -14,10 +14,15 @@ from skilllab import settings
 from skilllab.engine.execution import Execution
 from skilllab.engine.guard import checked_count, checked_seconds
 from skilllab.errors import EngineClosedError, HandlerNotRunnableError, InvalidValueError
+from skilllab.loading import LoadedSkill
+from skilllab.model import ResourceLimits
 from skilllab.templates import checked_hosts
 
 if TYPE_CHECKING:
     from skilllab.engine.http.calls import HttpCalls
+
+
+_HELD = frozenset({"max_network_requests", "max_file_size", "max_duration"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class HttpRunner:
     """
 
     isolation = "none"
-    enforces = frozenset({"max_network_requests", "max_file_size", "max_duration"})
+    limits: ResourceLimits | None = None
 
     def __init__(
         self,
@@ -94,6 +99,10 @@ class HttpRunner:
         self._wall_clock = wall_clock
         self._calls: HttpCalls | None = None
         self._closed = False
+
+    def unheld(self, skill: LoadedSkill, limits: ResourceLimits) -> Mapping[str, str]:
+        """Returns the limits that cannot be held for a request, each with the reason."""
+        return {name: "a request is sent from this process" for name in limits.asked() if name not in _HELD}
 
     def run(self, execution: Execution) -> Coroutine[Any, Any, Any]:
         """Returns the output.

@@ -24,7 +24,7 @@ _TOLD = {2: "counts against the skill", 0: "the skill works: counts from 0", 1: 
 _MANY = 1000  # failures: no breaker opens while kinds are tried
 _TIMEOUT = 0.02  # s that a caller waits for what never comes
 _NEVER = 600.0  # s
-_ONE_MIB = ResourceLimits(max_memory=2**20)
+_NO_DISK = ResourceLimits(max_disk=1 << 20)
 _NO_REQUESTS = ResourceLimits(max_network_requests=0)
 
 
@@ -50,7 +50,7 @@ class _Case(NamedTuple):
 _CASES = (
     _Case("nobody registered the skill", "user-profil-v1", {"user_id": 1}),
     _Case("a parameter has the wrong type", USER, {"user_id": "seven"}),
-    _Case("a limit cannot be held", "moody-v1", {"mood": "fine"}, options={"resource_limits": _ONE_MIB}),
+    _Case("a limit cannot be held", "moody-v1", {"mood": "fine"}, options={"resource_limits": _NO_DISK}),
     _Case("a secret is not set", "secret-v1", {"user_id": 1}),
     _Case("the host is not allowed", "elsewhere-v1", {"user_id": 1}),
     _Case("somebody cancelled it", "moody-v1", {"mood": "slow"}, cancel=True),

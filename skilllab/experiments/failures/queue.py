@@ -12,6 +12,7 @@ from skilllab.demo.settings import DemoSettings
 from skilllab.engine import Execution, GuardOptions, LayeredExecutionEngine
 from skilllab.experiments.failures.skills import user_skill
 from skilllab.loading import LoadedSkill, load
+from skilllab.model import ResourceLimits
 from skilllab.outcome import ResourceUsage
 
 
@@ -73,10 +74,13 @@ class _QueueRunner:
     """Sends executions to a QueueTarget."""
 
     isolation = "none"
-    enforces: frozenset[str] = frozenset()
+    limits: ResourceLimits | None = None
 
     def __init__(self, target: QueueTarget) -> None:
         self._target = target
+
+    def unheld(self, skill: LoadedSkill, limits: ResourceLimits) -> dict[str, str]:
+        return dict.fromkeys(limits.asked(), "a queue holds none")
 
     async def run(self, execution: Execution) -> Any:
         execution.usage = ResourceUsage()

@@ -1,0 +1,456 @@
+"""Seats: a few places for workers; a call waits for one, and a worker is only ever one skill's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from skilllab.engine.workers.channel import Channel
+from skilllab.engine.workers.rooms import Room
+from skilllab.engine.workers.supervision import Supervision
+from skilllab.errors import ExecutionError, HandlerNotRunnableError, IsolationError, WorkerLostError
+from skilllab.frozen import FrozenDict
+from skilllab.model import ResourceLimits
+from skilllab.programs import tree, wire
+from skilllab.programs.cgroups import Cgroup
+from skilllab.settings import WORKER_BACKSTOP_TASKS, WORKER_START
+
+_NO_VERDICT: Mapping[str, Any] = FrozenDict()
+_numbers = itertools.count(1)
+_log = logging.getLogger("skilllab")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What a worker is forked for: one skill at one revision, within limits, in a room.
+
+    load: what the worker is told first, as bytes: a line of JSON and the skill. max_output: bytes of an answer.
+    """
+
+    skill_id: str
+    room: Room
+    limits: ResourceLimits
+    load: bytes
+    max_output: int
+
+
+class Answer(NamedTuple):
+    """What a worker answered: kind of frame, body, CPU seconds of its own and of processes that it waited for.
+
+    with_processes: whether there were such.
+    """
+
+    kind: int
+    body: bytes
+    cpu_time: float
+    with_processes: bool
+
+
+class End(NamedTuple):
+    """How a worker ended: exit status (None when it is not known), CPU seconds of its life, and the supervisor's verdict."""
+
+    status: int | None
+    cpu_time: float
+    verdict: Mapping[str, Any] = _NO_VERDICT
+    supervisor_lost: bool = False
+
+
+class Worker:
+    """A worker process, from its fork to its end.
+
+    ended: a future of its End. pid: as seen from here, 0 until it is born. resting: bytes in memory before its first call,
+    held: after its last. cpu_before, cpu_life: seconds that it, and it with its processes, had spent when a call began.
+    """
+
+    def __init__(self, job: Job, seat: Seat, loop: asyncio.AbstractEventLoop) -> None:
+        self.job = job
+        self.number = next(_numbers)
+        self.seat = seat
+        self.pid = 0
+        self.resting = self.held = 0
+        self.calls = 0
+        self.garbage = ""
+        self.born: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[End] = loop.create_future()
+        self._loop = loop
+        self._waiter: asyncio.Future[Answer | End] | None = None
+        self._early: tuple[wire.Frame, bytes] | None = None
+        self._children_cpu = 0.0
+        self.cpu_before = self.cpu_life = 0.0
+        self._status = self._clear = -1
+        ours, self.theirs = wire.pair("stream")
+        self._channel = Channel(loop, ours, job.max_output + 2**16, self._on_frame, self._on_garbage)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take a call."""
+        return not self.ended.done() and not self.garbage
+
+    def send(self, kind: int, body: bytes = b"") -> asyncio.Future[Answer | End]:
+        """Sends it a frame and returns the future of its answer, or of its end."""
+        waiter: asyncio.Future[Answer | End] = self._loop.create_future()
+        if self.ended.done():
+            waiter.set_result(self.ended.result())
+            return waiter
+        self._waiter = waiter
+        self._channel.send(kind, self.calls, body)
+        return waiter
+
+    def begin(self, deadline: float, cpu_limit: float) -> None:
+        """Begins a call: its memory and CPU time are counted from here on, and it is watched.
+
+        deadline: seconds of time.monotonic at which it is ended; cpu_limit: seconds that its tree may spend.
+        """
+        self.calls += 1
+        self.cpu_before = tree.cpu_time(self.pid)
+        self.cpu_life = self.cpu_before + self._children_cpu
+        if self._clear >= 0:
+            try:
+                os.pwrite(self._clear, b"5", 0)  # the peak of the memory begins anew (proc(5))
+            except OSError:
+                self._forget_memory()
+        self.seat.supervision.begin(self.seat.number, deadline, self.cpu_before, cpu_limit)
+
+    def rest(self) -> None:
+        """Ends the call."""
+        self.seat.supervision.end(self.seat.number)
+
+    def memory(self) -> tuple[int, int] | None:
+        """Returns the most bytes in memory since the call began, and the bytes now; None where that is not known."""
+        if self._status < 0:
+            return None
+        try:
+            text = os.pread(self._status, 4096, 0)
+            return _kib(text, b"VmHWM:"), _kib(text, b"VmRSS:")
+        except (OSError, ValueError):
+            return None
+
+    def kill(self) -> None:
+        """Ends it, with everything that it started; `ended` tells when that is done."""
+        self.seat.supervision.say({"do": "kill", "seat": self.seat.number, "worker": self.number})
+
+    def is_born(self, pid: int) -> None:
+        """Notes its process."""
+        self.pid = pid
+        try:
+            self._status = os.open(f"/proc/{pid}/status", os.O_RDONLY)
+            self._clear = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY)
+        except OSError:
+            self._forget_memory()
+        if not self.born.done():
+            self.born.set_result(None)
+
+    def over(self, end: End) -> None:
+        """Notes its end; whoever waits for an answer gets that instead."""
+        if self.ended.done():
+            return
+        self._channel.close()
+        self._forget_memory()
+        self.theirs.close()
+        self.ended.set_result(end)
+        if not self.born.done():
+            self.born.set_result(None)
+        self._answer(end)
+
+    def _on_frame(self, frame: wire.Frame, body: bytes) -> None:
+        if self._waiter is None or frame.number != self.calls:
+            self._on_garbage("an answer that nobody asked for")
+            return
+        children = max(0.0, frame.cpu_time - self._children_cpu)
+        if frame.kind != wire.CHUNK:
+            self._children_cpu += children
+        spent = tree.cpu_time(self.pid) - self.cpu_before + children
+        self._answer(Answer(frame.kind, body, spent, children > 0))
+
+    def _on_garbage(self, what: str) -> None:
+        self.garbage = what
+        self.kill()
+
+    def _answer(self, answer: Answer | End) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(answer)
+
+    def _forget_memory(self) -> None:
+        for descriptor in (self._status, self._clear):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._status = self._clear = -1
+
+
+class Seat:
+    """A place for one instance and its worker. Who has taken the seat is alone on it."""
+
+    def __init__(self, supervision: Supervision) -> None:
+        self.supervision = supervision
+        self.number = supervision.sit(self)
+        self.room: Room | None = None
+        self.worker: Worker | None = None
+        self.resting = 0
+        self.cgroup: Cgroup | None = None
+        self.kills = 0
+        self.replaced = 0
+        self._why = ""
+        self._lost: asyncio.Future[None] | None = None
+
+    async def prepare(self, job: Job) -> Worker:
+        """Returns a worker for the job on this seat: the one that is there if it is the job's, else a new one.
+
+        Raises IsolationError, HandlerNotRunnableError or WorkerLostError when that cannot be made.
+        """
+        worker = self.worker
+        if worker is not None and worker.alive and worker.job is job:
+            return worker
+        await self.clear()
+        if self.room != job.room:
+            await self.leave()
+        used = self.room is not None
+        try:
+            return await self._fork(job)
+        except WorkerLostError:
+            await _to_the_end(self.clear())
+            if not used or self.room is not None:
+                raise
+        except BaseException:
+            await _to_the_end(self.clear())
+            raise
+        return await self._fork(job)  # its instance was lost just now: a new one is tried once
+
+    async def clear(self) -> None:
+        """Ends the worker, if there is one, and waits until nothing of it is left."""
+        worker = self.worker
+        if worker is None:
+            return
+        if not worker.ended.done():
+            worker.kill()
+            await asyncio.shield(worker.ended)
+        self.worker = None
+        self.replaced += 1
+
+    async def leave(self) -> None:
+        """Ends the instance and waits until it is gone."""
+        if self.room is None:
+            return
+        lost = self._lost
+        self.supervision.say({"do": "close", "seat": self.number})
+        if lost is not None:
+            await asyncio.shield(lost)
+
+    def hear(self, said: dict[str, Any] | None) -> None:
+        """Takes what the supervisor says of this seat; None: the supervisor is lost, and every instance with it."""
+        worker = self.worker
+        if said is None or said["is"] == "lost":
+            self._why = self._why or ("the supervisor of its worker ended" if said is None else said["why"])
+            if worker is not None:
+                verdict = {} if said is None or said["worker"] != worker.number else said["verdict"]
+                worker.over(End(None, 0.0, verdict, supervisor_lost=said is None))
+            self._vacate()
+        elif said["is"] == "failed":
+            self._why = f"import:{said['why']}"
+        elif worker is not None and said["worker"] == worker.number:
+            if said["is"] == "born":
+                worker.is_born(said["pid"])
+            else:
+                worker.over(End(said["status"], said["cpu"], said["verdict"]))
+
+    def out_of_memory(self) -> bool:
+        """Tells whether the system has killed something on this seat for want of memory since it was last asked."""
+        if self.cgroup is None or "memory" not in self.cgroup.folders:
+            return False
+        try:
+            kills = self.cgroup.kills()
+        except OSError:
+            return False
+        more, self.kills = kills > self.kills, kills
+        return more
+
+    def memory_peak(self) -> int | None:
+        """Returns the most bytes above its resting size that the seat has used since its worker began."""
+        peak = None if self.cgroup is None else self.cgroup.peak()
+        return None if peak is None else max(0, peak - self.resting)
+
+    def _vacate(self) -> None:
+        self.room = self.cgroup = None
+        self.kills = 0
+        lost, self._lost = self._lost, None
+        if lost is not None and not lost.done():
+            lost.set_result(None)
+
+    def _open(self, room: Room) -> None:
+        self.room, self._why = room, ""
+        self._lost = asyncio.get_running_loop().create_future()
+        self.cgroup = self.supervision.open(self.number, room)
+
+    async def _fork(self, job: Job) -> Worker:
+        used = self.room is not None
+        if not used:
+            self._open(job.room)
+        worker = self.worker = Worker(job, self, asyncio.get_running_loop())
+        with_tree = job.limits.max_memory if self.cgroup is None or "memory" not in self.cgroup.folders else None
+        self._bound(None, None)
+        fork = {"do": "fork", "seat": self.number, "worker": worker.number, "memory": with_tree}
+        self.supervision.say(fork, (worker.theirs.fileno(),))
+        worker.theirs.close()
+        ready = worker.send(wire.LOAD, job.load)
+        try:
+            async with asyncio.timeout(WORKER_START):
+                answer = await ready
+                await worker.born
+        except TimeoutError:
+            raise WorkerLostError(
+                f"{job.skill_id}: its worker said nothing for {WORKER_START:g} s while it started"
+            ) from None
+        if isinstance(answer, End) or worker.ended.done():
+            raise self._unstarted(job, worker, used)
+        if answer.kind == wire.FAILED:
+            told = json.loads(answer.body)
+            raise HandlerNotRunnableError(
+                f"{job.skill_id}: it cannot be loaded in a worker: {told['type']}: {told['message']}"
+            )
+        memory = worker.memory()
+        worker.resting = memory[1] if memory else 0
+        self._bound(job.limits.max_memory, job.limits.max_processes)
+        return worker
+
+    def _bound(self, memory: int | None, processes: int | None) -> None:
+        """Bounds the group of this seat beyond what it has now; None takes the bound on memory away."""
+        if self.cgroup is None:
+            return
+        try:
+            if "memory" in self.cgroup.folders:
+                self.resting = self.cgroup.hold_memory(memory)
+            if "pids" in self.cgroup.folders:
+                self.cgroup.hold_tasks(processes - 1 if processes is not None else WORKER_BACKSTOP_TASKS)
+        except FileNotFoundError:
+            return  # the supervisor makes it just now, or could not, which it tells
+        if memory is not None:
+            self.out_of_memory()
+
+    def _unstarted(self, job: Job, worker: Worker, used: bool) -> ExecutionError:
+        if self._why.startswith("import:"):
+            return HandlerNotRunnableError(f"{job.skill_id}: {self._why.removeprefix('import:')}; is it installed?")
+        end = worker.ended.result()
+        if end.supervisor_lost:
+            return WorkerLostError(f"{job.skill_id}: the supervisor of its worker ended; the next call starts another")
+        if not worker.pid and self._why and not used:
+            return IsolationError(f"{job.skill_id}: its sandbox could not be started: {self._why}")
+        return WorkerLostError(f"{job.skill_id}: its worker ended while it started (status {end.status})")
+
+
+class Seats:
+    """At most `most` seats, made when needed. Calls wait for one in the order in which they came."""
+
+    def __init__(self, supervision: Supervision, most: int) -> None:
+        self._supervision = supervision
+        self._most = most
+        self._seats: list[Seat] = []
+        self._idle: list[Seat] = []
+        self._waiting: deque[asyncio.Future[Seat]] = deque()
+        self._renewals: set[asyncio.Task[None]] = set()
+
+    def take(self, job: Job) -> Seat | None:
+        """Returns an idle seat whose worker is the job's, None when there is none."""
+        idle = self._idle
+        for at in range(len(idle) - 1, -1, -1):
+            worker = idle[at].worker
+            if worker is not None and worker.job is job and worker.alive:
+                return idle.pop(at)
+        return None
+
+    async def acquire(self, job: Job) -> Seat:
+        """Returns a seat for the job, on which it must still be prepared, when there is one.
+
+        Taken are, in this order: one with its worker, one with its room, a new one, the one that was idle longest.
+        """
+        seat = self.take(job)
+        if seat is not None:
+            return seat
+        for at, each in enumerate(self._idle):
+            if each.room == job.room or each.room is None:
+                return self._idle.pop(at)
+        if len(self._seats) < self._most:
+            seat = Seat(self._supervision)
+            self._seats.append(seat)
+            return seat
+        if self._idle:
+            return self._idle.pop(0)
+        waiter: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.give_back(waiter.result())
+            raise
+
+    def give_back(self, seat: Seat) -> None:
+        """Makes the seat free for who waits."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(seat)
+                return
+        self._idle.append(seat)
+
+    def renew(self, seat: Seat, job: Job) -> None:
+        """Gives the seat back with another worker: for who waits, or for the same job as soon as it is there."""
+
+        async def renewed() -> None:
+            try:
+                await seat.clear()
+                if all(waiter.done() for waiter in self._waiting):
+                    await seat.prepare(job)
+            except ExecutionError as error:  # who comes next meets the same, and is told
+                _log.debug("a worker for %s could not be renewed: %s", job.skill_id, error)
+            finally:
+                self.give_back(seat)
+
+        self._later(renewed())
+
+    async def aclose(self) -> None:
+        """Ends every instance; nobody may hold a seat any more."""
+        while self._renewals:
+            await asyncio.gather(*self._renewals)
+        for seat in self._seats:
+            await seat.clear()
+            await seat.leave()
+            self._supervision.rise(seat.number)
+        self._seats.clear()
+        self._idle.clear()
+
+    @property
+    def busy(self) -> int:
+        """Seats that are taken."""
+        return len(self._seats) - len(self._idle)
+
+    @property
+    def ready(self) -> int:
+        """Seats with a worker that waits for a call."""
+        return sum(1 for seat in self._idle if seat.worker is not None and seat.worker.alive)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits work that must not be left half done, also when the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=1.0)
+        raise
+
+
+def _kib(text: bytes, name: bytes) -> int:
+    begin = text.index(name) + len(name)
+    return int(text[begin : text.index(b"kB", begin)]) * 1024

@@ -1,0 +1,232 @@
+"""Control groups, version 1 or 2, where they are writable: what holds the memory and the tasks of a whole tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+CONTROLLERS = ("memory", "pids")
+PREFIX = "skilllab-"
+_FREE = {"1": "-1", "2": "max"}
+_FILES = {
+    "1": {
+        "limit": "memory.limit_in_bytes",
+        "swap": "memory.memsw.limit_in_bytes",
+        "usage": "memory.usage_in_bytes",
+        "peak": "memory.max_usage_in_bytes",
+        "kills": "memory.oom_control",
+    },
+    "2": {
+        "limit": "memory.max",
+        "swap": "memory.swap.max",
+        "usage": "memory.current",
+        "peak": "memory.peak",
+        "kills": "memory.events",
+    },
+}
+
+
+class Place(NamedTuple):
+    """A folder of the cgroup file system below which groups of a controller may be made, and its version."""
+
+    folder: str
+    version: str
+
+
+class Cgroup:
+    """One group: a folder below each of the `places`, by controller; where both are one folder, one group.
+
+    name: must begin with PREFIX and the number of the process that it belongs to, so that others may clear it away.
+    """
+
+    def __init__(self, places: Mapping[str, Place], name: str) -> None:
+        self.folders = {controller: os.path.join(place.folder, name) for controller, place in places.items()}
+        self._versions = {controller: place.version for controller, place in places.items()}
+
+    def create(self) -> None:
+        """Makes the folders; raises OSError when that is not allowed."""
+        for folder in dict.fromkeys(self.folders.values()):
+            os.mkdir(folder)
+
+    def join(self, pid: int) -> None:
+        """Moves a process into the group."""
+        for folder in dict.fromkeys(self.folders.values()):
+            _write(folder, "cgroup.procs", str(pid))
+
+    def processes(self) -> set[int]:
+        """Returns the processes in the group."""
+        return {pid for folder in self.folders.values() for pid in processes_in(folder)}
+
+    def remove(self) -> bool:
+        """Takes the folders away; returns whether that was possible, which needs all processes to have ended."""
+        gone = [_removed(folder) for folder in dict.fromkeys(self.folders.values())]
+        return all(gone)
+
+    def hold_memory(self, more: int | None) -> int:
+        """Lets the group use `more` bytes than it does now (None: any number); returns what it uses now."""
+        version = self._versions["memory"]
+        names, folder = _FILES[version], self.folders["memory"]
+        usage = int(_read(folder, names["usage"]))
+        limit = _FREE[version] if more is None else str(usage + more)
+        swap = {"1": limit, "2": "max" if more is None else "0"}[version]
+        # Version 1 wants the bound of memory and swap together never below that of memory alone.
+        order = [("limit", limit), ("swap", swap)] if more is not None else [("swap", swap), ("limit", limit)]
+        for what, value in order:
+            if what == "limit" or os.path.exists(os.path.join(folder, names["swap"])):
+                _write(folder, names[what], value)
+        if more is not None and version == "1":
+            _write(folder, names["peak"], "0")
+        return usage
+
+    def peak(self) -> int | None:
+        """Returns the most bytes the group has used, None where the system does not tell."""
+        try:
+            return int(_read(self.folders["memory"], _FILES[self._versions["memory"]]["peak"]))
+        except OSError:
+            return None
+
+    def kills(self) -> int:
+        """Returns how many processes of the group the system has killed because memory ran out."""
+        rows = _read(self.folders["memory"], _FILES[self._versions["memory"]]["kills"]).splitlines()
+        return sum(int(row.split()[1]) for row in rows if row.startswith("oom_kill "))
+
+    def hold_tasks(self, more: int | None) -> None:
+        """Lets the group have `more` tasks (processes and their threads) than now; None takes the bound away."""
+        folder = self.folders["pids"]
+        bound = "max" if more is None else str(int(_read(folder, "pids.current")) + more)
+        _write(folder, "pids.max", bound)
+
+    def refuse_tasks(self) -> None:
+        """Refuses every further process and thread, so that what is about to be ended cannot multiply."""
+        if "pids" in self.folders:
+            _write(self.folders["pids"], "pids.max", "0")
+
+    def refused_tasks(self) -> int:
+        """Returns how often a process or thread was refused."""
+        rows = _read(self.folders["pids"], "pids.events").splitlines()
+        return sum(int(row.split()[1]) for row in rows if row.startswith("max "))
+
+
+def processes_in(folder: str) -> list[int]:
+    """Returns the processes in the folder of a group, none when it is gone."""
+    try:
+        return list(map(int, _read(folder, "cgroup.procs").split()))
+    except OSError:
+        return []
+
+
+def candidates() -> dict[str, list[Place]]:
+    """Returns, by controller, the folders below which this process might make groups, the nearest first."""
+    found: dict[str, list[Place]] = {controller: [] for controller in CONTROLLERS}
+    own = dict(_own_paths())
+    for mount, root, kind, options in _mounts():
+        if kind == "cgroup":
+            for controller in set(CONTROLLERS) & set(options.split(",")):
+                found[controller] += [Place(_inside(mount, root, own.get(controller, "/")), "1")]
+        elif kind == "cgroup2":
+            folder = _inside(mount, root, own.get("", "/"))
+            while folder.startswith(mount):
+                for controller in _words(folder, "cgroup.subtree_control"):
+                    if controller in found:
+                        found[controller].append(Place(folder, "2"))
+                folder = os.path.dirname(folder)
+    return found
+
+
+def writable(name: str) -> dict[str, Place]:
+    """Returns the places, by controller, where a group can be made, entered and bounded: each was tried just now.
+
+    name: of the group that it is tried with.
+    """
+    places: dict[str, Place] = {}
+    for controller, options in candidates().items():
+        for place in options:
+            if _works(controller, place, name):
+                places[controller] = place
+                break
+    return places
+
+
+def clear_stale(places: Mapping[str, Place]) -> None:
+    """Ends what is left in groups whose owner is gone, and takes the groups away."""
+    for folder in {place.folder for place in places.values()}:
+        for name in os.listdir(folder):
+            owner = name.removeprefix(PREFIX).partition("-")[0]
+            if name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+                stale = os.path.join(folder, name)
+                for pid in processes_in(stale):
+                    try:
+                        os.kill(pid, 9)
+                    except OSError:
+                        continue
+                _removed(stale)
+
+
+def _works(controller: str, place: Place, name: str) -> bool:
+    group = Cgroup({controller: place}, name)
+    try:
+        group.create()
+    except OSError:
+        return False
+    # Not a fork: who asks may have threads.
+    visitor = subprocess.Popen(["sleep", "10"], stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        group.join(visitor.pid)
+        group.hold_memory(1 << 30) if controller == "memory" else group.hold_tasks(8)
+    except OSError:
+        return False
+    finally:
+        visitor.kill()
+        visitor.wait()
+        group.remove()
+    return True
+
+
+def _own_paths() -> Iterator[tuple[str, str]]:
+    for row in _read("/proc/self", "cgroup").splitlines():
+        _, controllers, path = row.split(":", 2)
+        for controller in controllers.split(","):
+            yield controller, path
+
+
+def _mounts() -> Iterator[tuple[str, str, str, str]]:
+    """Yields mount point, root inside the file system, kind and options of every cgroup file system."""
+    for row in _read("/proc/self", "mountinfo").splitlines():
+        before, _, after = row.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind in ("cgroup", "cgroup2"):
+            yield before.split()[4], before.split()[3], kind, options
+
+
+def _inside(mount: str, root: str, path: str) -> str:
+    inside = os.path.relpath(path, root) if path.startswith(root) else "."
+    return os.path.normpath(os.path.join(mount, inside))
+
+
+def _words(folder: str, name: str) -> list[str]:
+    try:
+        return _read(folder, name).split()
+    except OSError:
+        return []
+
+
+def _removed(folder: str) -> bool:
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _read(folder: str, name: str) -> str:
+    with open(os.path.join(folder, name), encoding="ascii") as file:
+        return file.read()
+
+
+def _write(folder: str, name: str, value: str) -> None:
+    with open(os.path.join(folder, name), "w", encoding="ascii") as file:
+        file.write(value)

@@ -1,0 +1,455 @@
+"""Supervisor: the process that starts every instance, watches every call, and ends everything when its engine is gone.
+
+Started by the engine as `supervisor.main()` with two descriptors as arguments: the socket to the engine and the board. It
+does everything from its main thread, since a sandbox ends with the thread that started it, and has the system hand it
+every descendant whose parent ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from typing import Any
+
+from skilllab.programs import rlimits, tree, wire
+from skilllab.programs.board import LOOK, Board
+from skilllab.programs.cgroups import PREFIX, Cgroup, Place, clear_stale
+
+_CORES = os.cpu_count() or 1
+_PATIENCE = 0.1  # s that a warm parent may take to end its worker before it is ended itself
+_DROWSY = 0.2  # s without a call before the supervisor sleeps
+_NAP = 1.0  # s between two looks while no call runs, at what idle workers do
+_IDLE_CPU = 0.05  # s that an idle worker may spend before it is ended for running on
+_TOLD = 4096  # bytes of what an instance wrote to its standard error
+_INFINITY = float("inf")
+
+
+def main() -> None:
+    """Runs until the engine is gone."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    rlimits.adopt_orphans()
+    engine, owner = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[3])
+    os.set_inheritable(engine.fileno(), False)
+    supervisor = Supervisor(engine, Board(int(sys.argv[2])), owner)
+    try:
+        supervisor.run()
+    finally:
+        supervisor.close()
+
+
+class Instance:
+    """A warm parent and its worker.
+
+    process: what was started, bwrap or the warm parent itself. warm: the warm parent as seen from here, 0 until it has
+    spoken. worker, pid: number and process of the worker, 0 without one. looked: what was seen of its call last.
+    """
+
+    def __init__(self, seat: int, process: int, sock: socket.socket, stderr: int, opened: dict[str, Any]) -> None:
+        self.seat = seat
+        self.process = process
+        self.sock = sock
+        self.stderr = stderr
+        self.told = b""
+        self.folder: str | None = opened.get("made_folder")
+        self.cgroup: Cgroup | None = opened.get("made_cgroup")
+        self.warm = self.worker = self.pid = 0
+        self.memory: int | None = None
+        self.resting = 0
+        self.turn = 0
+        self.look_next = 0.0
+        self.tree_before = 0.0
+        self.idle_cpu = 0.0
+        self.verdict: dict[str, Any] = {}
+        self.kill_by = _INFINITY
+
+
+class Supervisor:
+    """The supervisor's state. engine: the socket to the engine. owner: the engine's process, which names what is made."""
+
+    def __init__(self, engine: socket.socket, board: Board, owner: int) -> None:
+        self.engine = engine
+        self.board = board
+        self.owner = owner
+        self.instances: dict[int, Instance] = {}
+        self.handlers: dict[int, Any] = {engine.fileno(): self.obey}
+        self.poll = select.poll()
+        self.poll.register(engine, select.POLLIN)
+        self.places: dict[str, Place] = {}
+        self.base = ""
+        self.awake_until = 0.0
+        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._terminated)
+        self._watch(woken, lambda: self.reap(os.read(woken, 4096)))
+        wire.make_room(engine)
+
+    def run(self) -> None:
+        """Obeys, watches and reaps until the engine is gone."""
+        try:
+            while True:
+                for descriptor, _ in self.poll.poll(self._rest()):
+                    handler = self.handlers.get(descriptor)
+                    if handler is not None:
+                        handler()
+                self.look()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+
+    def close(self) -> None:
+        """Ends everything that was started and removes everything that was made."""
+        for instance in self.instances.values():
+            tree.kill(instance.process)
+            tree.kill(instance.warm or instance.process)
+        tree.sweep()
+        for instance in self.instances.values():
+            self._remove(instance)
+        if self.base:
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    # what the engine says
+
+    def obey(self) -> None:
+        """Does one thing that the engine says; raises EOFError when it is gone."""
+        message = wire.receive_message(self.engine)
+        if message is None:
+            raise EOFError
+        said = message.said
+        do = said["do"]
+        if do == "begin":
+            self.places = {name: Place(*place) for name, place in said["places"].items()}
+            clear_stale(self.places)
+            clear_folders()
+        elif do == "open":
+            self.open(said)
+        elif do == "fork":
+            self.fork(said, message.descriptors)
+        elif do == "kill":
+            self.end(said["seat"], said["worker"], {"reason": "killed"})
+        elif do == "close":
+            self.drop(said["seat"])
+        elif do == "watch":
+            self.awake_until = time.monotonic() + _DROWSY
+
+    def open(self, said: dict[str, Any]) -> None:
+        """Starts an instance for a seat; what goes wrong is told as the seat's loss."""
+        seat = said["seat"]
+        try:
+            if said["folder"]:
+                said["made_folder"] = self._folder(seat)
+            if said["cgroup"]:
+                cgroup = Cgroup({name: self.places[name] for name in said["cgroup"]}, said["cgroup_name"])
+                cgroup.create()
+                said["made_cgroup"] = cgroup
+            instance = self._started(said)
+        except OSError as error:
+            self.tell(
+                {"is": "lost", "seat": seat, "why": f"it could not be started: {error}", "worker": 0, "verdict": {}}
+            )
+            return
+        self.instances[seat] = instance
+        self._watch(instance.sock.fileno(), lambda: self.hear(instance))
+        self._watch(instance.stderr, lambda: self.listen(instance))
+
+    def fork(self, said: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+        """Has the warm parent of a seat fork a worker that serves the socket behind the descriptor."""
+        instance = self.instances.get(said["seat"])
+        try:
+            if instance is not None:
+                instance.worker, instance.memory = said["worker"], said["memory"]
+                instance.verdict, instance.kill_by = {}, _INFINITY
+                wire.send_message(instance.sock, {"do": "fork", "worker": said["worker"]}, descriptors)
+        except OSError:
+            pass  # the warm parent is gone, which is told when it is reaped
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def end(self, seat: int, worker: int, verdict: dict[str, Any]) -> None:
+        """Kills the worker, if it is still the seat's, and notes why."""
+        instance = self.instances.get(seat)
+        if instance is None or instance.worker != worker or instance.verdict:
+            return
+        instance.verdict = verdict
+        instance.kill_by = time.monotonic() + _PATIENCE
+        if instance.cgroup is not None:
+            instance.cgroup.refuse_tasks()
+        if instance.pid:
+            tree.kill_group(instance.pid)
+            return
+        try:
+            wire.send_message(instance.sock, {"do": "end"})
+        except OSError:
+            return  # as above
+
+    def drop(self, seat: int) -> None:
+        """Ends an instance that the engine no longer wants."""
+        instance = self.instances.get(seat)
+        if instance is not None:
+            self._kill_instance(instance)
+
+    # what instances say
+
+    def hear(self, instance: Instance) -> None:
+        """Takes a message of a warm parent or of a worker that was just born, and passes it on."""
+        try:
+            message = wire.receive_message(instance.sock)
+        except OSError:
+            message = None
+        if message is None:
+            self._unwatch(instance.sock.fileno())
+            return
+        said = message.said
+        what = said.get("is")
+        if what == "warm":
+            instance.warm = message.pid
+        elif what == "born" and said.get("worker") == instance.worker and message.pid != instance.warm:
+            instance.pid = message.pid
+            instance.turn = 0
+            _first_to_go(message.pid)
+            if instance.verdict:  # it was to end before it was born
+                tree.kill_group(message.pid)
+            self.tell({"is": "born", "seat": instance.seat, "worker": instance.worker, "pid": message.pid})
+        elif what == "ended":
+            self.over(instance, said["status"], said["cpu"])
+        elif what == "failed":
+            self.tell({"is": "failed", "seat": instance.seat, "why": said["why"]})
+
+    def over(self, instance: Instance, status: int, cpu: float) -> None:
+        """Tells the engine that a worker has ended, and why if it was ended."""
+        if instance.worker:
+            said = {"is": "ended", "seat": instance.seat, "worker": instance.worker, "status": status, "cpu": cpu}
+            self.tell({**said, "verdict": instance.verdict})
+        instance.worker = instance.pid = 0
+        instance.verdict, instance.kill_by = {}, _INFINITY
+
+    def listen(self, instance: Instance) -> None:
+        """Keeps the end of what an instance writes to its standard error."""
+        data = os.read(instance.stderr, 1 << 16)
+        if not data:
+            self._unwatch(instance.stderr)
+        instance.told = (instance.told + data)[-_TOLD:]
+
+    def reap(self, _: bytes = b"") -> None:
+        """Waits for what has ended: an instance, which is told, or an orphan of one."""
+        by_process = {instance.process: instance for instance in self.instances.values()}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            instance = by_process.get(pid)
+            if instance is not None:
+                self.lose(instance, status)
+
+    def lose(self, instance: Instance, status: int) -> None:
+        """Takes a lost instance off the books, with everything that it left."""
+        self.hear_rest(instance)
+        known = {each.process for each in self.instances.values()}
+        while strays := [pid for pid in tree.children(os.getpid()) if pid not in known]:
+            for stray in strays:  # orphans of this instance: those of others belong to their warm parents
+                for pid in (*tree.descendants(stray), stray):
+                    tree.kill(pid)
+                os.waitpid(stray, 0)
+        worker, verdict = instance.worker, instance.verdict
+        del self.instances[instance.seat]
+        for descriptor in (instance.sock.fileno(), instance.stderr):
+            self._unwatch(descriptor)
+        instance.sock.close()
+        os.close(instance.stderr)
+        self._remove(instance)
+        text = instance.told.decode(errors="replace").strip()
+        why = f"its process ended with status {os.waitstatus_to_exitcode(status)}{': ' if text else ''}{text}"
+        self.tell({"is": "lost", "seat": instance.seat, "why": why, "worker": worker, "verdict": verdict})
+
+    def hear_rest(self, instance: Instance) -> None:
+        """Takes what an instance had still said and written."""
+        instance.sock.setblocking(False)
+        while instance.sock.fileno() in self.handlers:
+            try:
+                data = instance.sock.recv(1, socket.MSG_PEEK)
+            except OSError:
+                break
+            if not data:
+                break
+            self.hear(instance)
+        os.set_blocking(instance.stderr, False)
+        try:
+            self.listen(instance)
+        except OSError:
+            return
+
+    # watching calls
+
+    def look(self) -> None:
+        """Ends every call that is over one of its limits, and what finished calls have left."""
+        now = time.monotonic()
+        for instance in tuple(self.instances.values()):
+            if now > instance.kill_by:
+                self._kill_instance(instance)
+                continue
+            if not instance.pid or instance.verdict:
+                continue
+            note = self.board.note(instance.seat)
+            if note.busy:
+                self.awake_until = now + _DROWSY
+                self._look_at_call(instance, now)
+            elif note.turn != instance.turn:
+                instance.turn, instance.idle_cpu = note.turn, tree.cpu_time(instance.pid)
+                self._look_at_rest(instance)
+            elif tree.cpu_time(instance.pid) - instance.idle_cpu > _IDLE_CPU and instance.turn:
+                self.end(instance.seat, instance.worker, {"reason": "ran_on"})
+
+    def _look_at_call(self, instance: Instance, now: float) -> None:
+        note = self.board.note(instance.seat)
+        if note.turn != instance.turn:
+            instance.turn, instance.look_next = note.turn, now
+            spent = tree.cpu_time(instance.pid)
+            # What was spent since the call began and before this first look is the call's as well.
+            instance.tree_before = tree.tree_cpu_time(instance.warm) - max(0.0, spent - note.cpu_before)
+            instance.resting = instance.resting or tree.memory(instance.warm)
+        if now >= note.deadline:
+            self.end(instance.seat, instance.worker, {"reason": "max_duration"})
+        elif now >= instance.look_next:
+            self._look_at_usage(instance, now, note.cpu_limit)
+
+    def _look_at_usage(self, instance: Instance, now: float, cpu_limit: float) -> None:
+        soonest = 1.0
+        if cpu_limit < _INFINITY:
+            used = tree.tree_cpu_time(instance.warm) - instance.tree_before
+            if used > cpu_limit:
+                self.end(instance.seat, instance.worker, {"reason": "max_cpu_time", "used": used})
+                return
+            soonest = (cpu_limit - used) / _CORES
+        if instance.memory is not None:  # nothing else holds that of a whole tree
+            soonest = min(soonest, 0.05)
+            pids = tree.children(instance.pid)
+            held = tree.memory(instance.warm) - instance.resting if pids else 0
+            if held > instance.memory:
+                self.end(instance.seat, instance.worker, {"reason": "max_memory", "used": held})
+                return
+        instance.look_next = now + max(soonest, 0.005)
+
+    def _look_at_rest(self, instance: Instance) -> None:
+        """Ends the processes that a finished call has left."""
+        if any(pid != instance.pid for pid in tree.descendants(instance.warm)):
+            try:
+                wire.send_message(instance.sock, {"do": "tidy"})
+            except OSError:
+                return  # as above
+
+    def _rest(self) -> float | None:
+        """Returns the milliseconds until the next look; None while nothing can happen unasked."""
+        waiting = any(instance.kill_by < _INFINITY for instance in self.instances.values())
+        if waiting or time.monotonic() < self.awake_until:
+            if self.board.asleep:
+                self.board.sleep(False)
+            return LOOK * 1000
+        if self.board.asleep:
+            return _NAP * 1000 if self.instances else None
+        self.board.sleep(True)
+        return LOOK * 1000  # one more look, for what was noted before the engine could see that it must wake
+
+    # starting and removing
+
+    def _started(self, said: dict[str, Any]) -> Instance:
+        own, theirs = wire.pair("message")
+        wire.tell_sender(own)
+        read, write = os.pipe2(os.O_CLOEXEC)
+        folder: str | None = said.get("made_folder")
+        argv = [*said["argv"], json.dumps({**said["settings"], "folder": folder or said["settings"]["folder"]})]
+        environment = dict(said["env"])
+        if folder is not None:
+            environment.update(dict.fromkeys(("TMPDIR", "HOME"), folder))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                cgroup = said.get("made_cgroup")
+                if cgroup is not None:
+                    cgroup.join(os.getpid())
+                os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+                os.dup2(0, 1)
+                os.dup2(write, 2)
+                os.dup2(theirs.fileno(), 3)
+                os.set_inheritable(3, True)
+                os.chdir(said["cwd"] or folder or "/")
+                signal.set_wakeup_fd(-1)
+                for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
+                    signal.signal(number, signal.SIG_DFL)
+                os.execve(argv[0], argv, environment)
+            except BaseException as error:  # noqa: BLE001 - this is another process now, and its end is its answer
+                os.write(2, f"{type(error).__name__}: {error}".encode())
+            finally:
+                os._exit(127)
+        theirs.close()
+        os.close(write)
+        return Instance(said["seat"], pid, own, read, said)
+
+    def _folder(self, seat: int) -> str:
+        if not self.base:
+            self.base = tempfile.mkdtemp(prefix=f"{PREFIX}{self.owner}-")
+        return tempfile.mkdtemp(prefix=f"{seat}-", dir=self.base)
+
+    def _kill_instance(self, instance: Instance) -> None:
+        instance.kill_by = _INFINITY
+        tree.kill(instance.process)
+
+    def _remove(self, instance: Instance) -> None:
+        if instance.folder is not None:
+            shutil.rmtree(instance.folder, ignore_errors=True)
+        if instance.cgroup is not None:
+            _cleared(instance.cgroup)
+
+    def tell(self, said: dict[str, Any]) -> None:
+        """Tells the engine."""
+        wire.send_message(self.engine, said)
+
+    def _watch(self, descriptor: int, handler: Any) -> None:
+        self.handlers[descriptor] = handler
+        self.poll.register(descriptor, select.POLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self.handlers.pop(descriptor, None) is not None:
+            self.poll.unregister(descriptor)
+
+    def _terminated(self, *_: object) -> None:
+        raise EOFError
+
+
+def _first_to_go(pid: int) -> None:
+    """Makes a worker, and all that it starts, what the system ends first when the memory of its group runs out."""
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("1000")
+    except OSError:
+        return  # it is gone already
+
+
+def _cleared(cgroup: Cgroup) -> None:
+    for _ in range(100):
+        for pid in cgroup.processes():
+            tree.kill(pid)
+        if cgroup.remove():
+            return
+        time.sleep(0.002)
+
+
+def clear_folders() -> None:
+    """Removes the temporary folders of this user whose owners are gone."""
+    top = tempfile.gettempdir()
+    for name in os.listdir(top):
+        owner = name.removeprefix(PREFIX).partition("-")[0]
+        if name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+            path = os.path.join(top, name)
+            if os.lstat(path).st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,120 @@
+"""What the processes say to each other: frames on a stream, and messages that carry descriptors."""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+LOAD, CALL, STREAM, NEXT, STOP = 1, 2, 3, 4, 5  # from the engine to a worker
+READY, DONE, CHUNK, FAILED = 11, 12, 13, 14  # from a worker to the engine
+_MAGIC = b"sk"
+_HEADER = struct.Struct("<2sBxIQd")
+_CREDENTIALS = struct.Struct("3i")
+_INTS = array.array("i").itemsize
+HEADER_SIZE = _HEADER.size
+_MOST_DESCRIPTORS = 4
+_LARGEST = 1 << 20
+
+
+class Frame(NamedTuple):
+    """The head of a frame: its kind, the call it belongs to, the bytes that follow, and seconds of CPU time.
+
+    cpu_time: of the processes that the skill started and waited for, since the worker began.
+    """
+
+    kind: int
+    number: int
+    size: int
+    cpu_time: float = 0.0
+
+
+def head(kind: int, number: int, size: int, cpu_time: float = 0.0) -> bytes:
+    """Returns the head of a frame as bytes."""
+    return _HEADER.pack(_MAGIC, kind, number, size, cpu_time)
+
+
+def parse_head(data: bytes | bytearray | memoryview) -> Frame | None:
+    """Returns the head that `data` begins with, None for what is none."""
+    magic, kind, number, size, cpu_time = _HEADER.unpack_from(data)
+    return Frame(kind, number, size, cpu_time) if magic == _MAGIC else None
+
+
+def send_frame(sock: socket.socket, kind: int, number: int, body: bytes = b"", cpu_time: float = 0.0) -> None:
+    """Sends a frame, waiting until all of it is on its way."""
+    begin = head(kind, number, len(body), cpu_time)
+    if len(body) < 1 << 16:
+        sock.sendall(begin + body)
+    else:
+        sock.sendall(begin)
+        sock.sendall(body)
+
+
+def receive_frame(sock: socket.socket) -> tuple[Frame, bytes]:
+    """Waits for a frame; raises EOFError when the other end is closed."""
+    frame = parse_head(_exactly(sock, HEADER_SIZE))
+    if frame is None:
+        raise EOFError("what came is no frame")
+    return frame, _exactly(sock, frame.size)
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    data = sock.recv(size) if size else b""
+    if len(data) == size:
+        return data
+    parts = bytearray(data)
+    while len(parts) < size:
+        data = sock.recv(min(size - len(parts), 1 << 20))
+        if not data:
+            raise EOFError("the other end is closed")
+        parts += data
+    return bytes(parts)
+
+
+class Message(NamedTuple):
+    """A message: what it says, descriptors that came with it, and the process that sent it (0: not told)."""
+
+    said: dict[str, Any]
+    descriptors: tuple[int, ...] = ()
+    pid: int = 0
+
+
+def pair(kind: Literal["stream", "message"]) -> tuple[socket.socket, socket.socket]:
+    """Returns two connected sockets: of a stream, or one that keeps messages apart."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_SEQPACKET)
+
+
+def send_message(sock: socket.socket, said: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Sends a message; raises OSError when nobody is there, ValueError when it is larger than 1 MiB."""
+    data = json.dumps(said, separators=(",", ":")).encode()
+    if len(data) > _LARGEST:
+        raise ValueError(f"a message of {len(data)} bytes is too large")
+    socket.send_fds(sock, [data], list(descriptors)) if descriptors else sock.send(data)
+
+
+def receive_message(sock: socket.socket) -> Message | None:
+    """Returns the next message, None when the other end is closed."""
+    room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _INTS) + socket.CMSG_SPACE(_CREDENTIALS.size)
+    data, extra, _, _ = sock.recvmsg(_LARGEST, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors, pid = array.array("i"), 0
+    for level, kind, content in extra:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % _INTS])
+        elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            pid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0]
+    if not data:
+        return None
+    return Message(json.loads(data), tuple(descriptors), pid)
+
+
+def tell_sender(sock: socket.socket) -> None:
+    """Asks the system to tell which process sent each message that this socket receives."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+def make_room(sock: socket.socket) -> None:
+    """Lets one message be as large as messages may be."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _LARGEST)
