@@ -30,7 +30,10 @@ def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(BLOCKS) >= 4
     assert names["page"].total == 3
     assert names["result"].success
-    assert "max_memory" in str(names["refused"].error)
+    assert names["held"].metadata.isolation == "process"
+    assert "max_disk" in str(names["refused"].error)
+    assert names["counted"] == "6\n"
+    assert "max_cpu_time" in str(names["stopped"].error)
     assert names["word_count"]("to be or not to be") == {"be": 2, "to": 2, "not": 1}
     assert "hit rate" in capsys.readouterr().out
 

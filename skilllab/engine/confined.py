@@ -21,7 +21,7 @@ from skilllab.engine.workers.machine import Isolation
 from skilllab.engine.workers.rooms import PYTHON, Room, current_path
 from skilllab.engine.workers.seats import Answer, Job, Seats
 from skilllab.engine.workers.supervision import Supervision
-from skilllab.engine.workers.tightening import limits_to_set
+from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import failure
 from skilllab.errors import HandlerNotRunnableError, InvalidParametersError, WorkerLostError
 from skilllab.loading import LoadedSkill
@@ -107,7 +107,7 @@ class ConfinedFunctions:
             env=tuple(options.env.items()),
             cwd=None if inside else os.getcwd(),
             # The warm parent imports it, so that a renewed worker finds it there.
-            preload=(PYTHON, *options.preload, *((reference.partition(":")[0],) if reference else ())),
+            preload=(PYTHON, "cloudpickle", *options.preload, *((reference.partition(":")[0],) if reference else ())),
             path=current_path(),
         )
         load = {
@@ -117,7 +117,9 @@ class ConfinedFunctions:
             "limits": limits_to_set(limits, self._supervision.machine, isolation),
             "max_output": options.max_output,
         }
-        return Job(definition.id, room, limits, json.dumps(load).encode() + b"\n" + content, options.max_output)
+        body = json.dumps(load).encode() + b"\n" + content
+        more = None if limits.max_processes is None else more_tasks(limits.max_processes, command=False)
+        return Job(definition.id, room, limits, body, options.max_output, more)
 
 
 def _reference(function: Callable[..., Any]) -> str:

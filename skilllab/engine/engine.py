@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 import time
+import weakref
 from asyncio import current_task
 from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Mapping
 from threading import get_ident
@@ -89,6 +90,7 @@ class LayeredExecutionEngine:
             raise InvalidValueError(f"results={results!r} must be a SkillCache, or None to keep no output")
         functions, sandbox, http = functions or FunctionOptions(), sandbox or SandboxOptions(), http or HttpOptions()
         self._supervision = Supervision()
+        weakref.finalize(self, self._supervision.abandon)  # a notebook makes a new engine and forgets the old one
         sandboxes = SandboxRunner(sandbox, self._supervision)
         self._runners: dict[str, Runner] = {
             "function": FunctionRunner(functions, self._supervision),

@@ -19,7 +19,7 @@ from skilllab.engine.workers.machine import Isolation, checked_isolation
 from skilllab.engine.workers.rooms import COMMANDS, PYTHON, Room, checked_texts, library_path
 from skilllab.engine.workers.seats import Answer, Job, Seats
 from skilllab.engine.workers.supervision import Supervision
-from skilllab.engine.workers.tightening import limits_to_set
+from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import command_failure, exceeded, failure
 from skilllab.errors import (
     HandlerNotRunnableError,
@@ -177,12 +177,14 @@ class SandboxRunner:
         load = {
             "kind": handler.kind,
             "skill": definition.id,
-            "limits": limits_to_set(limits, self._supervision.machine, isolation),
+            "limits": limits_to_set(limits, self._supervision.machine, isolation, not script),
             "max_output": options.max_output,
             "cwd": cwd,
         }
         source = handler.source.encode() if isinstance(handler, ScriptHandler) else b""
-        return Job(definition.id, room, limits, json.dumps(load).encode() + b"\n" + source, options.max_output)
+        body = json.dumps(load).encode() + b"\n" + source
+        more = None if limits.max_processes is None else more_tasks(limits.max_processes, not script)
+        return Job(definition.id, room, limits, body, options.max_output, more)
 
 
 def _require_program(handler: CommandHandler, skill_id: str) -> None:

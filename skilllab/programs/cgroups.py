@@ -149,12 +149,19 @@ def writable(name: str) -> dict[str, Place]:
     return places
 
 
-def clear_stale(places: Mapping[str, Place]) -> None:
-    """Ends what is left in groups whose owner is gone, and takes the groups away."""
+def is_stale(name: str, mine: str) -> bool:
+    """Tells whether what has this name was left behind: its owner's process is gone, or it begins with `mine`."""
+    if name.startswith(mine):
+        return True
+    owner = name.removeprefix(PREFIX).partition("-")[0]
+    return name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}")
+
+
+def clear_stale(places: Mapping[str, Place], mine: str) -> None:
+    """Ends what is left in groups that were left behind, and takes the groups away; see is_stale."""
     for folder in {place.folder for place in places.values()}:
         for name in os.listdir(folder):
-            owner = name.removeprefix(PREFIX).partition("-")[0]
-            if name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
+            if is_stale(name, mine):
                 stale = os.path.join(folder, name)
                 for pid in processes_in(stale):
                     try:

@@ -20,7 +20,8 @@ from typing import Any
 
 from skilllab.programs import rlimits, tree, wire
 from skilllab.programs.board import LOOK, Board
-from skilllab.programs.cgroups import PREFIX, Cgroup, Place, clear_stale
+from skilllab.programs.cgroups import Cgroup, Place
+from skilllab.programs.clearing import clear
 
 _CORES = os.cpu_count() or 1
 _PATIENCE = 0.1  # s that a warm parent may take to end its worker before it is ended itself
@@ -72,24 +73,25 @@ class Instance:
 
 
 class Supervisor:
-    """The supervisor's state. engine: the socket to the engine. owner: the engine's process, which names what is made."""
+    """The supervisor's state. engine: the socket to the engine. owner: the engine's process. name: of what is made begins so."""
 
     def __init__(self, engine: socket.socket, board: Board, owner: int) -> None:
         self.engine = engine
         self.board = board
-        self.owner = owner
         self.instances: dict[int, Instance] = {}
         self.handlers: dict[int, Any] = {engine.fileno(): self.obey}
         self.poll = select.poll()
         self.poll.register(engine, select.POLLIN)
         self.places: dict[str, Place] = {}
-        self.base = ""
+        self.name = self.base = ""
         self.awake_until = 0.0
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._terminated)
         self._watch(woken, lambda: self.reap(os.read(woken, 4096)))
+        # The socket alone does not tell: what the engine's process has forked holds its other end as well.
+        self._watch(os.pidfd_open(owner), self._terminated)
         wire.make_room(engine)
 
     def run(self) -> None:
@@ -126,8 +128,8 @@ class Supervisor:
         do = said["do"]
         if do == "begin":
             self.places = {name: Place(*place) for name, place in said["places"].items()}
-            clear_stale(self.places)
-            clear_folders()
+            self.name = said["name"]
+            clear(self.places, self.name)
         elif do == "open":
             self.open(said)
         elif do == "fork":
@@ -213,7 +215,7 @@ class Supervisor:
             instance.warm = message.pid
         elif what == "born" and said.get("worker") == instance.worker and message.pid != instance.warm:
             instance.pid = message.pid
-            instance.turn = 0
+            instance.turn, instance.idle_cpu = self.board.note(instance.seat).turn, _INFINITY
             _first_to_go(message.pid)
             if instance.verdict:  # it was to end before it was born
                 tree.kill_group(message.pid)
@@ -307,7 +309,7 @@ class Supervisor:
             elif note.turn != instance.turn:
                 instance.turn, instance.idle_cpu = note.turn, tree.cpu_time(instance.pid)
                 self._look_at_rest(instance)
-            elif tree.cpu_time(instance.pid) - instance.idle_cpu > _IDLE_CPU and instance.turn:
+            elif tree.cpu_time(instance.pid) - instance.idle_cpu > _IDLE_CPU:
                 self.end(instance.seat, instance.worker, {"reason": "ran_on"})
 
     def _look_at_call(self, instance: Instance, now: float) -> None:
@@ -397,7 +399,7 @@ class Supervisor:
 
     def _folder(self, seat: int) -> str:
         if not self.base:
-            self.base = tempfile.mkdtemp(prefix=f"{PREFIX}{self.owner}-")
+            self.base = tempfile.mkdtemp(prefix=self.name)
         return tempfile.mkdtemp(prefix=f"{seat}-", dir=self.base)
 
     def _kill_instance(self, instance: Instance) -> None:
@@ -442,14 +444,3 @@ def _cleared(cgroup: Cgroup) -> None:
         if cgroup.remove():
             return
         time.sleep(0.002)
-
-
-def clear_folders() -> None:
-    """Removes the temporary folders of this user whose owners are gone."""
-    top = tempfile.gettempdir()
-    for name in os.listdir(top):
-        owner = name.removeprefix(PREFIX).partition("-")[0]
-        if name.startswith(PREFIX) and owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
-            path = os.path.join(top, name)
-            if os.lstat(path).st_uid == os.getuid():
-                shutil.rmtree(path, ignore_errors=True)

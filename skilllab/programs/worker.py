@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -64,6 +65,8 @@ def _loaded(sock: socket.socket, body: bytes) -> Server | None:
         limits = load["limits"]
         if limits.get("address_space") is not None:
             limits = {**limits, "address_space": limits["address_space"] + handler.resting()}
+        if limits.get("more_processes") is not None:
+            limits = {**limits, "processes": _tasks_of_user() + limits["more_processes"]}
         if limits.get("open_files") is not None:
             limits = {**limits, "open_files": _bound(handler.descriptors(), limits["open_files"])}
         handler.hold(limits)
@@ -83,6 +86,18 @@ def _handler(load: dict[str, Any], content: bytes) -> Any:
     from skilllab.programs.kinds import Function, Script
 
     return Function(load, content) if load["kind"] == "function" else Script(load, content)
+
+
+def _tasks_of_user() -> int:
+    """Returns how many processes and threads this user has, as far as they can be seen: in a sandbox, those inside it."""
+    total = 0
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.getuid():
+                total += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:  # it is gone already
+            continue
+    return total
 
 
 def _bound(taken: set[int], more: int) -> int:

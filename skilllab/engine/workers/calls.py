@@ -11,6 +11,7 @@ from typing import Any
 from skilllab.engine.execution import Execution
 from skilllab.engine.workers.seats import Answer, End, Job, Seat, Seats, Worker
 from skilllab.engine.workers.verdicts import ended, exceeded
+from skilllab.errors import ExecutionError
 from skilllab.frozen import FrozenDict
 from skilllab.outcome import ResourceUsage
 from skilllab.programs import wire
@@ -124,15 +125,18 @@ def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | En
         raise ended(worker, seat, answer, elapsed, used)
     memory = worker.memory()
     execution.usage = _usage(worker, answer, memory)
-    if answer.kind != wire.DONE and seat.out_of_memory():
-        raise exceeded(skill_id, "max_memory", limits.max_memory, seat.memory_peak())
     for name, allowed, spent in (
         ("max_cpu_time", limits.max_cpu_time, answer.cpu_time),
         ("max_duration", limits.max_duration, elapsed),
     ):
         if allowed is not None and spent > allowed:
             raise exceeded(skill_id, name, allowed, spent)
-    return read(answer, execution.usage)
+    try:
+        return read(answer, execution.usage)
+    except ExecutionError:
+        if seat.out_of_memory():  # the system has ended something that the skill had started
+            raise exceeded(skill_id, "max_memory", limits.max_memory, seat.memory_peak()) from None
+        raise
 
 
 def _usage(worker: Worker, answer: Answer, memory: tuple[int, int] | None) -> ResourceUsage:

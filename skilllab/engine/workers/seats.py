@@ -32,6 +32,7 @@ class Job:
     """What a worker is forked for: one skill at one revision, within limits, in a room.
 
     load: what the worker is told first, as bytes: a line of JSON and the skill. max_output: bytes of an answer.
+    more_tasks: processes and threads that may come on top of the worker at rest; None is no limit.
     """
 
     skill_id: str
@@ -39,6 +40,7 @@ class Job:
     limits: ResourceLimits
     load: bytes
     max_output: int
+    more_tasks: int | None = None
 
 
 class Answer(NamedTuple):
@@ -316,10 +318,10 @@ class Seat:
             )
         memory = worker.memory()
         worker.resting = memory[1] if memory else 0
-        self._bound(job.limits.max_memory, job.limits.max_processes)
+        self._bound(job.limits.max_memory, job.more_tasks)
         return worker
 
-    def _bound(self, memory: int | None, processes: int | None) -> None:
+    def _bound(self, memory: int | None, tasks: int | None) -> None:
         """Bounds the group of this seat beyond what it has now; None takes the bound on memory away."""
         if self.cgroup is None:
             return
@@ -327,7 +329,7 @@ class Seat:
             if "memory" in self.cgroup.folders:
                 self.resting = self.cgroup.hold_memory(memory)
             if "pids" in self.cgroup.folders:
-                self.cgroup.hold_tasks(processes - 1 if processes is not None else WORKER_BACKSTOP_TASKS)
+                self.cgroup.hold_tasks(WORKER_BACKSTOP_TASKS if tasks is None else tasks)
         except FileNotFoundError:
             return  # the supervisor makes it just now, or could not, which it tells
         if memory is not None:

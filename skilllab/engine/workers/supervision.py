@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from skilllab.errors import WorkerLostError
 from skilllab.programs import wire
 from skilllab.programs.board import SEATS, Board
 from skilllab.programs.cgroups import PREFIX, Cgroup
+from skilllab.programs.clearing import clear
 
 _BOOT = "import sys; sys.path.insert(0, {!r}); from skilllab.programs.supervisor import main; main()"
 _log = logging.getLogger("skilllab")
@@ -41,7 +43,7 @@ class Supervision:
         self._free: list[int] = list(range(SEATS - 1, -1, -1))
         self._occupants: dict[int, Occupant] = {}
         self._names = itertools.count()
-        self._token = secrets.token_hex(4)
+        self._name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}-"
         self.board: Board | None = None
         self.lost = 0
 
@@ -72,7 +74,7 @@ class Supervision:
         """Has an instance started for the seat; returns its control group, None where none can be made."""
         self._start()
         places = self.machine.places
-        name = f"{PREFIX}{os.getpid()}-{self._token}-{next(self._names)}"
+        name = f"{self._name}{next(self._names)}"
         self.say(
             {
                 **room.opening(self.machine.bubblewrap),
@@ -106,10 +108,30 @@ class Supervision:
     async def aclose(self) -> None:
         """Ends the supervisor, and with it every instance; returns when it has ended."""
         process, self._process = self._process, None
-        if process is None:
+        wait = asyncio.get_running_loop().run_in_executor
+        if process is not None:
+            self._forget()
+            await wait(None, process.wait)
+        if self.lost:
+            await wait(None, clear, self.machine.places, self._name)
+
+    def abandon(self) -> None:
+        """Ends the supervisor when the engine is gone without having been closed; from any thread, and without waiting."""
+        loop, process = self._loop, self._process
+        if process is None or loop is None:
             return
-        self._forget()
-        await asyncio.get_running_loop().run_in_executor(None, process.wait)
+        if loop.is_closed():
+            self._end_now()
+        else:
+            loop.call_soon_threadsafe(self._end_now)
+
+    def _end_now(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            self._forget()
+            for occupant in tuple(self._occupants.values()):
+                occupant.hear(None)
+            threading.Thread(target=process.wait, name="skilllab-reaper", daemon=True).start()
 
     def _start(self) -> None:
         if self._process is not None:
@@ -132,7 +154,7 @@ class Supervision:
         self._sock = ours
         self._loop.add_reader(ours.fileno(), self._hear)
         places = {name: tuple(place) for name, place in self.machine.places.items()}
-        self.say({"do": "begin", "places": places})
+        self.say({"do": "begin", "places": places, "name": self._name})
 
     def _hear(self) -> None:
         assert self._sock is not None
