@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from skilllab.experiments.simulation import miss_ratio_curve, simulate
     from skilllab.model import ResourceLimits, SkillDefinition
     from skilllab.outcome import ExecutionEvent, ExecutionResult
-    from skilllab.panels import BatchingPanel, CachePanel, FailuresPanel
+    from skilllab.panels import BatchingPanel, CachePanel, FailuresPanel, LimitsPanel
     from skilllab.query import Page, SkillQuery
     from skilllab.registry import InMemorySkillRegistry
     from skilllab.report import finding
@@ -59,6 +59,7 @@ __all__ = [
     "InMemorySkillRegistry",
     "LRUStore",
     "LayeredExecutionEngine",
+    "LimitsPanel",
     "Page",
     "RequestBatcher",
     "ResourceLimits",
@@ -104,6 +105,7 @@ _HOME = {
     "InMemorySkillRegistry": "registry",
     "LRUStore": "cache",
     "LayeredExecutionEngine": "engine",
+    "LimitsPanel": "panels",
     "Page": "query",
     "RequestBatcher": "engine.batching",
     "ResourceLimits": "model",

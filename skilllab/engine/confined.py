@@ -114,7 +114,7 @@ class ConfinedFunctions:
             "kind": "function",
             "skill": definition.id,
             "reference": reference,
-            "limits": limits_to_set(limits, self._supervision.machine, isolation),
+            "limits": limits_to_set(limits, self._supervision.machine),
             "max_output": options.max_output,
         }
         body = json.dumps(load).encode() + b"\n" + content

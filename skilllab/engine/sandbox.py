@@ -177,7 +177,7 @@ class SandboxRunner:
         load = {
             "kind": handler.kind,
             "skill": definition.id,
-            "limits": limits_to_set(limits, self._supervision.machine, isolation, not script),
+            "limits": limits_to_set(limits, self._supervision.machine, command=not script),
             "max_output": options.max_output,
             "cwd": cwd,
         }

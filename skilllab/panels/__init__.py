@@ -6,6 +6,7 @@ from skilllab.panels.batching import BatchingPanel
 from skilllab.panels.cache import CachePanel
 from skilllab.panels.controls import Control, amount, durations, named, steps, whole_numbers
 from skilllab.panels.failures import FailuresPanel
+from skilllab.panels.limits import LimitsPanel
 from skilllab.panels.panel import Panel
 from skilllab.panels.picture import Curve, Marker, Picture
 
@@ -15,6 +16,7 @@ __all__ = [
     "Control",
     "Curve",
     "FailuresPanel",
+    "LimitsPanel",
     "Marker",
     "Panel",
     "Picture",

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 from typing import NamedTuple
 
 LOOK = 0.01
 """Seconds between two looks of the supervisor while calls run: a fifth of the overshoot that a duration may have."""
 
 SEATS = 256
-_SEAT = struct.Struct("<Qddd")
-_TURN = struct.Struct("<Q")
-_BOUNDS = struct.Struct("<ddd")
-_STRIDE = 64
-_ASLEEP = 0
-_SIZE = (SEATS + 1) * _STRIDE
+_WORDS = 8  # of eight bytes for each seat
+_VERSION, _TURN, _DEADLINE, _CPU_BEFORE, _CPU_LIMIT = range(5)
+_TRIES = 1000
+_SIZE = (SEATS + 1) * _WORDS * 8
 
 
 class Note(NamedTuple):
@@ -40,7 +37,11 @@ class Note(NamedTuple):
 
 
 class Board:
-    """The shared memory behind the descriptor, which stays open as long as the board."""
+    """The shared memory behind the descriptor, which stays open as long as the board.
+
+    Every word is written whole. The version of a seat is odd while its words are written (a sequence lock), so that a
+    reader takes none of an old note for a new one's.
+    """
 
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:
@@ -48,39 +49,48 @@ class Board:
             os.ftruncate(descriptor, _SIZE)
         self.descriptor = descriptor
         self._memory = mmap.mmap(descriptor, _SIZE)
+        self._whole = memoryview(self._memory).cast("Q")
+        self._real = memoryview(self._memory).cast("d")
 
     def begin(self, seat: int, deadline: float, cpu_before: float, cpu_limit: float) -> bool:
-        """Notes that a call runs; returns whether the supervisor sleeps and must be woken."""
-        at = (seat + 1) * _STRIDE
-        _BOUNDS.pack_into(self._memory, at + _TURN.size, deadline, cpu_before, cpu_limit)
-        # Last, so that whoever sees it sees the bounds that go with it.
-        _TURN.pack_into(self._memory, at, _TURN.unpack_from(self._memory, at)[0] | 1)
-        return self._memory[_ASLEEP] != 0
+        """Notes that a call runs, or other bounds of the one that runs; returns whether the supervisor must be woken."""
+        at, whole, real = (seat + 1) * _WORDS, self._whole, self._real
+        whole[at] += 1
+        real[at + _DEADLINE] = deadline
+        real[at + _CPU_BEFORE] = cpu_before
+        real[at + _CPU_LIMIT] = cpu_limit
+        whole[at + _TURN] |= 1
+        whole[at] += 1
+        return whole[0] != 0
 
     def end(self, seat: int) -> None:
         """Notes that no call runs any more."""
-        at = (seat + 1) * _STRIDE
-        turn = _TURN.unpack_from(self._memory, at)[0]
-        if turn % 2:
-            _TURN.pack_into(self._memory, at, turn + 1)
+        at = (seat + 1) * _WORDS + _TURN
+        if self._whole[at] % 2:
+            self._whole[at] += 1
 
-    def note(self, seat: int) -> Note:
-        """Returns what is noted of the seat."""
-        while True:  # until it is read twice alike: the engine may be writing it just now
-            note = Note._make(_SEAT.unpack_from(self._memory, (seat + 1) * _STRIDE))
-            if note == Note._make(_SEAT.unpack_from(self._memory, (seat + 1) * _STRIDE)):
+    def note(self, seat: int) -> Note | None:
+        """Returns what is noted of the seat; None when it is being written for long, as by an engine that was killed then."""
+        at, whole, real = (seat + 1) * _WORDS, self._whole, self._real
+        for _ in range(_TRIES):
+            version = whole[at]
+            note = Note(whole[at + _TURN], real[at + _DEADLINE], real[at + _CPU_BEFORE], real[at + _CPU_LIMIT])
+            if version % 2 == 0 and whole[at] == version:
                 return note
+        return None
 
     @property
     def asleep(self) -> bool:
         """Whether the supervisor sleeps."""
-        return self._memory[_ASLEEP] != 0
+        return self._whole[0] != 0
 
     def sleep(self, asleep: bool) -> None:
         """Notes whether the supervisor sleeps."""
-        self._memory[_ASLEEP] = int(asleep)
+        self._whole[0] = int(asleep)
 
     def close(self) -> None:
         """Gives the memory back."""
+        self._whole.release()
+        self._real.release()
         self._memory.close()
         os.close(self.descriptor)

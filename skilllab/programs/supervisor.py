@@ -19,7 +19,7 @@ import time
 from typing import Any
 
 from skilllab.programs import rlimits, tree, wire
-from skilllab.programs.board import LOOK, Board
+from skilllab.programs.board import LOOK, Board, Note
 from skilllab.programs.cgroups import Cgroup, Place
 from skilllab.programs.clearing import clear
 
@@ -38,8 +38,10 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     rlimits.adopt_orphans()
     engine, owner = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[3])
-    os.set_inheritable(engine.fileno(), False)
-    supervisor = Supervisor(engine, Board(int(sys.argv[2])), owner)
+    board = Board(int(sys.argv[2]))
+    for descriptor in (engine.fileno(), board.descriptor):
+        os.set_inheritable(descriptor, False)
+    supervisor = Supervisor(engine, board, owner)
     try:
         supervisor.run()
     finally:
@@ -215,7 +217,8 @@ class Supervisor:
             instance.warm = message.pid
         elif what == "born" and said.get("worker") == instance.worker and message.pid != instance.warm:
             instance.pid = message.pid
-            instance.turn, instance.idle_cpu = self.board.note(instance.seat).turn, _INFINITY
+            note = self.board.note(instance.seat)
+            instance.turn, instance.idle_cpu = note.turn if note is not None else 0, _INFINITY
             _first_to_go(message.pid)
             if instance.verdict:  # it was to end before it was born
                 tree.kill_group(message.pid)
@@ -278,12 +281,6 @@ class Supervisor:
         """Takes what an instance had still said and written."""
         instance.sock.setblocking(False)
         while instance.sock.fileno() in self.handlers:
-            try:
-                data = instance.sock.recv(1, socket.MSG_PEEK)
-            except OSError:
-                break
-            if not data:
-                break
             self.hear(instance)
         os.set_blocking(instance.stderr, False)
         try:
@@ -303,17 +300,18 @@ class Supervisor:
             if not instance.pid or instance.verdict:
                 continue
             note = self.board.note(instance.seat)
+            if note is None:
+                continue
             if note.busy:
                 self.awake_until = now + _DROWSY
-                self._look_at_call(instance, now)
+                self._look_at_call(instance, note, now)
             elif note.turn != instance.turn:
                 instance.turn, instance.idle_cpu = note.turn, tree.cpu_time(instance.pid)
                 self._look_at_rest(instance)
             elif tree.cpu_time(instance.pid) - instance.idle_cpu > _IDLE_CPU:
                 self.end(instance.seat, instance.worker, {"reason": "ran_on"})
 
-    def _look_at_call(self, instance: Instance, now: float) -> None:
-        note = self.board.note(instance.seat)
+    def _look_at_call(self, instance: Instance, note: Note, now: float) -> None:
         if note.turn != instance.turn:
             instance.turn, instance.look_next = note.turn, now
             spent = tree.cpu_time(instance.pid)
@@ -384,6 +382,7 @@ class Supervisor:
                 os.dup2(write, 2)
                 os.dup2(theirs.fileno(), 3)
                 os.set_inheritable(3, True)
+                os.closerange(4, 1 << 20)  # whatever else is open here is nothing for a sandbox
                 os.chdir(said["cwd"] or folder or "/")
                 signal.set_wakeup_fd(-1)
                 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):

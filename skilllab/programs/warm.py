@@ -12,14 +12,12 @@ import importlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
 import time
-from typing import Any
-
 from skilllab.programs import rlimits, tree, wire, worker
+from skilllab.programs.folder import empty
 
 SUPERVISOR = 3
 
@@ -57,6 +55,8 @@ class Warm:
     def __init__(self, supervisor: socket.socket, folder: str | None) -> None:
         self.supervisor = supervisor
         self.folder = folder
+        self.mounted = set() if folder is None else set(os.listdir(folder))
+        self.pipe: tuple[int, ...] = ()
         self.pid = 0
         self.number = 0
         rlimits.hide_memory(True)
@@ -69,7 +69,7 @@ class Warm:
 
     def run(self) -> None:
         """Does what the supervisor says; tells when a worker has ended and nothing of it is left."""
-        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.pipe = woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         poll = select.poll()
@@ -121,6 +121,8 @@ class Warm:
                 rlimits.end_with_parent()
                 rlimits.hide_memory(False)
                 signal.set_wakeup_fd(-1)
+                for end in self.pipe:
+                    os.close(end)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
                 wire.send_message(self.supervisor, {"is": "born", "worker": self.number})
@@ -137,6 +139,8 @@ class Warm:
         tree.sweep()
         if self.folder is not None:
             empty(self.folder)
+            if not set(os.listdir(self.folder)) <= self.mounted:
+                raise EOFError  # a skill has made what cannot be removed: the whole instance goes
         said = {"is": "ended", "worker": self.number, "status": status, "cpu": usage.ru_utime + usage.ru_stime}
         self.pid = 0
         wire.send_message(self.supervisor, said)
@@ -151,23 +155,3 @@ class Warm:
                 tree.kill(pid)
             time.sleep(0.0005)
             self.reap()
-
-
-def empty(folder: str) -> None:
-    """Removes everything inside the folder; what cannot be removed stays."""
-    with os.scandir(folder) as entries:
-        for entry in list(entries):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, onerror=_make_removable)
-            else:
-                os.unlink(entry.path)
-
-
-def _make_removable(function: Any, path: str, _: object) -> None:
-    """Gives the rights back that a skill took from its own folder, and tries once more."""
-    try:
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700)
-        function(path) if function in (os.unlink, os.rmdir) else shutil.rmtree(path, ignore_errors=True)
-    except OSError:
-        return

@@ -98,7 +98,10 @@ def send_message(sock: socket.socket, said: dict[str, Any], descriptors: Sequenc
 def receive_message(sock: socket.socket) -> Message | None:
     """Returns the next message, None when the other end is closed."""
     room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _INTS) + socket.CMSG_SPACE(_CREDENTIALS.size)
-    data, extra, _, _ = sock.recvmsg(_LARGEST, room, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, extra, _, _ = sock.recvmsg(_LARGEST, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # the other end went without reading all; what it had said before is still there
+        data, extra, _, _ = sock.recvmsg(_LARGEST, room, socket.MSG_CMSG_CLOEXEC)
     descriptors, pid = array.array("i"), 0
     for level, kind, content in extra:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

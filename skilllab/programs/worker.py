@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from skilllab.programs import rlimits, wire
+from skilllab.programs.folder import empty
 
 BROKEN, CLOSED = 71, 72
 """Exit statuses: its socket does not work any more, though the engine is there; the engine closed it."""
@@ -50,7 +51,7 @@ def serve(sock: socket.socket, folder: str | None) -> int:
             frame, body = wire.receive_frame(sock)
             server.answer(frame, body)
             if folder is not None:
-                _emptied(folder)
+                empty(folder)
     except EOFError:
         return CLOSED
     except OSError:
@@ -206,12 +207,3 @@ def _limit_behind(error: BaseException | None) -> str | None:
             return "max_processes"
         error, seen = error.__cause__ or error.__context__, seen + 1
     return None
-
-
-def _emptied(folder: str) -> None:
-    from skilllab.programs.warm import empty
-
-    try:
-        empty(folder)
-    except OSError:
-        return  # the warm parent tries again when this worker has ended

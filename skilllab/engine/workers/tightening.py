@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skilllab.engine.workers.machine import Isolation, Machine
+from skilllab.engine.workers.machine import Machine
 from skilllab.model import ResourceLimits
 from skilllab.settings import WORKER_BACKSTOP_TASKS
 
@@ -13,17 +13,15 @@ _TO_SET = {
 }
 
 
-def limits_to_set(limits: ResourceLimits, machine: Machine, isolation: Isolation, command: bool = False) -> dict[str, int]:
+def limits_to_set(limits: ResourceLimits, machine: Machine, command: bool = False) -> dict[str, int]:
     """Returns what a worker sets on itself, by the names of skilllab.programs.rlimits."""
     found = {inner: getattr(limits, name) for name, inner in _TO_SET.items() if getattr(limits, name) is not None}
     if "memory" in machine.places:
         found.pop("address_space", None)
     if "pids" not in machine.places and not machine.root:
         # Counted by the system for the whole user, or, in bubblewrap, for the sandbox: what is there already comes on top.
-        if limits.max_processes is not None:
-            found["more_processes"] = more_tasks(limits.max_processes, command)
-        elif isolation == "bubblewrap":
-            found["more_processes"] = WORKER_BACKSTOP_TASKS
+        asked = limits.max_processes
+        found["more_processes"] = WORKER_BACKSTOP_TASKS if asked is None else more_tasks(asked, command)
     return found
 
 

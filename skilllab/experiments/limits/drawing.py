@@ -14,7 +14,11 @@ from skilllab.experiments.limits.ways import show
 if TYPE_CHECKING:
     from skilllab.experiments.limits.matrix import Cell, Matrix
 
-_LOOKS = {"enforced": (look.COLOURS[0], "white"), "refused": ("#DDDDDD", look.INK), "ignored": (look.COLOURS[1], "white")}
+_LOOKS = {
+    "enforced": (look.COLOURS[0], "white"),
+    "refused": ("#DDDDDD", look.INK),
+    "ignored": (look.COLOURS[1], "white"),
+}
 """For each outcome: the colour of its cells and of the word in them."""
 _GAP = 0.25  # of a column, between two isolations
 

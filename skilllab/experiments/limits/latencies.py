@@ -111,7 +111,8 @@ class Latencies:
         import pandas as pd
 
         rows = [
-            (*arm, middle(values), *ends(middle_interval(values)), len(values)) for arm, values in self._sorted().items()
+            (*arm, middle(values), *ends(middle_interval(values)), len(values))
+            for arm, values in self._sorted().items()
         ]
         return pd.DataFrame(rows, columns=[*Arm._fields, "seconds", "low", "high", "rounds"])
 
@@ -162,7 +163,9 @@ async def latencies(
         arms[API] = partial(_calls, plain, api.id, None, "warm")
         for isolation in here() if isolations is None else isolations:
 
-            async def calls(of: str, state: str, limits: ResourceLimits | None = None) -> Callable[[int], Awaitable[float]]:
+            async def calls(
+                of: str, state: str, limits: ResourceLimits | None = None
+            ) -> Callable[[int], Awaitable[float]]:
                 engine = _engine(isolation, reuse_instances=state != "fresh")  # noqa: B023 - called in this very round
                 return partial(_calls, await stack.enter_async_context(engine), of, limits, state)
 
@@ -208,6 +211,11 @@ async def _cold(isolation: Isolation, turn: int) -> float:
 
 async def _process(turn: int) -> float:
     await asyncio.sleep(_REST)
+    return _new_process()
+
+
+def _new_process() -> float:
+    """Returns seconds that a new Python process takes to start, import next to nothing, and end."""
     begin = time.perf_counter()
     subprocess.run([os.path.realpath(sys.executable), "-I", "-S", "-c", "pass"], check=True)
     return time.perf_counter() - begin

@@ -1,33 +1,35 @@
-"""A server on this machine that only counts who came."""
+"""A door on this machine: a port that anybody can connect to who can reach it, and a count of who did."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from types import TracebackType
+from typing import Self
 
 
 class Door:
-    """How often somebody came, and the port at which."""
+    """Listens on a free port of 127.0.0.1 for as long as a `with` block lasts. The system answers; nobody serves."""
 
     def __init__(self) -> None:
-        self.port = 0
-        self.came = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self._visits = 0
+        self.port: int = self._socket.getsockname()[1]
 
+    @property
+    def visits(self) -> int:
+        """How many connections were made, those included that are closed again."""
+        while True:
+            try:
+                self._socket.accept()[0].close()
+            except BlockingIOError:
+                return self._visits
+            self._visits += 1
 
-@asynccontextmanager
-async def door() -> AsyncIterator[Door]:
-    """Listens on a free port of 127.0.0.1 for as long as the block lasts."""
-    made = Door()
+    def __enter__(self) -> Self:
+        return self
 
-    async def come(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        made.came += 1
-        writer.close()
-
-    server = await asyncio.start_server(come, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        server.close()
-        await server.wait_closed()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from skilllab import format as fmt
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.engine.workers.machine import ISOLATIONS, Isolation
 from skilllab.errors import InvalidValueError, IsolationError, LimitExceededError, LimitNotEnforceableError
-from skilllab.experiments.limits.loopback import Door, door
+from skilllab.experiments.limits.loopback import Door
 from skilllab.experiments.limits.misbehaviours import MISBEHAVIOURS
 from skilllab.experiments.limits.ways import KINDS, NETWORK, engine_for, here, limits_of, parameters, skill_id
 from skilllab.outcome import ExecutionResult
@@ -117,10 +118,10 @@ async def matrix(
             raise InvalidValueError(f"{name}(={wrong[0]!r}) must be among {', '.join(known)}")
     found: dict[tuple[str, str, str], Cell] = {}
 
-    async def tried(isolation: Isolation, kinds: Sequence[str]) -> None:
-        async with door() as at, engine_for(isolation, asked, kinds) as engine:
-            for limit in asked:
-                for kind in kinds:
+    async def tried(isolation: Isolation, some: Sequence[str]) -> None:
+        with Door() as at:
+            async with engine_for(isolation, asked, some) as engine:
+                for limit, kind in itertools.product(asked, some):
                     outcome, words = await _outcome(engine, limit, kind, at)
                     found[limit, isolation, kind] = Cell(limit, isolation, kind, outcome, words)
                     if on_progress is not None:
@@ -130,16 +131,15 @@ async def matrix(
         async with asyncio.TaskGroup() as group:  # two engines: one keeps its workers, the other does not
             for fresh in (False, True):
                 group.create_task(tried(isolation, [kind for kind in kinds if (kind == "fresh script") == fresh]))
-    order = [(limit, isolation, kind) for limit in asked for isolation in where for kind in kinds]
-    return Matrix(tuple(found[place] for place in order))
+    return Matrix(tuple(found[place] for place in itertools.product(asked, where, kinds)))
 
 
 async def _outcome(engine: LayeredExecutionEngine, limit: str, kind: str, at: Door) -> tuple[str, str]:
-    misbehaviour, before = MISBEHAVIOURS[limit], at.came
+    misbehaviour, before = MISBEHAVIOURS[limit], at.visits
     result = await engine.execute(
         skill_id(limit, kind), parameters(misbehaviour, at.port), resource_limits=limits_of(misbehaviour)
     )
-    return judged(result, limit, reached=at.came > before)
+    return judged(result, limit, reached=at.visits > before)
 
 
 def judged(result: ExecutionResult, limit: str, *, reached: bool = False) -> tuple[str, str]:
@@ -147,7 +147,7 @@ def judged(result: ExecutionResult, limit: str, *, reached: bool = False) -> tup
     error = result.error
     if error is None:
         return "ignored", f"it got what it wanted: {result.output!r}"
-    words = str(error).partition(": ")[2] or str(error)
+    words = str(error).removeprefix(f"{result.metadata.skill_id}: ")
     if isinstance(error, LimitNotEnforceableError | IsolationError):
         return "refused", _REASON.sub("", words)
     named = isinstance(error, LimitExceededError) and error.limit == limit

@@ -53,7 +53,7 @@ def write_many_files(want: int) -> int:
     """Writes files of 64 KiB that together have so many bytes."""
     files = []
     for _ in range(want // _BLOCK):
-        files.append(tempfile.TemporaryFile(buffering=0))
+        files.append(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 - it goes when the last of them is closed
         files[-1].write(bytes(_BLOCK))
     return want
 
@@ -160,7 +160,9 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
             8 * MIB,
             MIB,
             write_many_files,
-            _shell(f'for part in $(seq {_PARTS}); do head -c $(($1 / {_PARTS})) /dev/zero > "part$part" || exit 1; done'),
+            _shell(
+                f'for part in $(seq {_PARTS}); do head -c $(($1 / {_PARTS})) /dev/zero > "part$part" || exit 1; done'
+            ),
         ),
         Misbehaviour(
             "max_processes",
@@ -168,7 +170,7 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
             64,
             8,
             start_processes,
-            _shell('for _ in $(seq "$1"); do sleep 60 & done; kill $(jobs -p)'),
+            _shell('for _ in $(seq "$1"); do sleep 60 & all="$all $!"; done; kill $all'),
         ),
         Misbehaviour(
             "max_open_files",

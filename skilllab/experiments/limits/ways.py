@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from skilllab import format as fmt
 from skilllab.define import command_skill, script_skill
 from skilllab.engine import FunctionOptions, LayeredExecutionEngine, SandboxOptions
-from skilllab.engine.workers.machine import Isolation, this_machine
+from skilllab.engine.workers.machine import ISOLATIONS, Isolation, this_machine
 from skilllab.experiments.failures import registry_of
 from skilllab.experiments.limits.misbehaviours import MISBEHAVIOURS, Misbehaviour
 from skilllab.model import FunctionHandler, ResourceLimits, SkillDefinition
+
+__all__ = [
+    "ISOLATIONS",
+    "KINDS",
+    "NETWORK",
+    "definition",
+    "engine_for",
+    "here",
+    "limits_from",
+    "limits_of",
+    "parameters",
+    "show",
+    "skill_id",
+]
 
 KINDS = ("function", "warm script", "fresh script", "command")
 """A function in a worker, a script in a worker that is kept, a script in a new worker for each call, a command."""
@@ -59,13 +74,17 @@ def parameters(misbehaviour: Misbehaviour, port: int) -> dict[str, float]:
 
 def limits_of(misbehaviour: Misbehaviour, allowed: float | None = None) -> ResourceLimits:
     """Returns the one limit that is against the misbehaviour, its own unless said."""
-    return ResourceLimits(**{misbehaviour.limit: misbehaviour.allowed if allowed is None else allowed})
+    return limits_from({misbehaviour.limit: misbehaviour.allowed if allowed is None else allowed})
+
+
+def limits_from(amounts: Mapping[str, Any]) -> ResourceLimits:
+    """Returns the limits that allow so much, by name."""
+    return ResourceLimits(**amounts)
 
 
 def show(limit: str, amount: float | None) -> str:
     """Returns an amount of what the limit is for, in its unit."""
-    text = _UNITS[limit](amount)
-    return "none" if text == "0" else fmt.trimmed(text)
+    return fmt.trimmed(_UNITS[limit](amount))
 
 
 _UNITS: dict[str, Callable[[float | None], str]] = {

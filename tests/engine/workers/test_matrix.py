@@ -31,7 +31,7 @@ PYTHON = {
     "max_memory": "return len(bytearray(256 * 2**20))",
     "max_cpu_time": "while True: pass",
     "max_duration": "import time; time.sleep(30)",
-    "max_file_size": "open('f', 'wb').write(bytes(100_000))",
+    "max_file_size": "import tempfile; tempfile.TemporaryFile().write(bytes(100_000))",
     "max_disk": "for n in range(30): open(f'f{n}', 'wb').write(bytes(100_000))",
     "max_processes": "import os, time\nfor n in range(10):\n    if os.fork() == 0:\n        time.sleep(10)\n        os._exit(0)",
     "max_open_files": "kept = [open('/dev/null') for n in range(20)]",
