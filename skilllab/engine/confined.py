@@ -19,7 +19,7 @@ from skilllab.engine.execution import Execution
 from skilllab.engine.workers.calls import call, stream
 from skilllab.engine.workers.machine import Isolation
 from skilllab.engine.workers.rooms import PYTHON, Room, current_path
-from skilllab.engine.workers.seats import Answer, Job, Seats
+from skilllab.engine.workers.seats import Answer, Job, Seat, Seats
 from skilllab.engine.workers.supervision import Supervision
 from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import failure
@@ -176,7 +176,7 @@ def _pickled_params(execution: Execution) -> bytes:
     return pickled
 
 
-def _output(job: Job, answer: Answer, usage: ResourceUsage) -> Any:
+def _output(job: Job, answer: Answer, usage: ResourceUsage, seat: Seat) -> Any:
     try:
         said = pickle.loads(answer.body)
     except Exception as error:
@@ -186,7 +186,7 @@ def _output(job: Job, answer: Answer, usage: ResourceUsage) -> Any:
     if answer.kind != wire.FAILED:
         return said
     told, cause = said
-    raise failure(job, told, _cause(cause), usage.memory_used)
+    raise failure(job, told, _cause(cause), usage.memory_used, seat)
 
 
 def _cause(pickled: bytes | None) -> BaseException | None:

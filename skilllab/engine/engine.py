@@ -31,6 +31,7 @@ from skilllab.engine.pipeline import Pipeline, Skills
 from skilllab.engine.sandbox import SandboxOptions, SandboxRunner
 from skilllab.engine.stepping import skill_failure
 from skilllab.engine.streams import Sink, streamed
+from skilllab.engine.workers.seats import WorkerStatistics
 from skilllab.engine.workers.supervision import Supervision
 from skilllab.errors import (
     EngineClosedError,
@@ -91,9 +92,11 @@ class LayeredExecutionEngine:
         functions, sandbox, http = functions or FunctionOptions(), sandbox or SandboxOptions(), http or HttpOptions()
         self._supervision = Supervision()
         weakref.finalize(self, self._supervision.abandon)  # a notebook makes a new engine and forgets the old one
+        own = FunctionRunner(functions, self._supervision)
         sandboxes = SandboxRunner(sandbox, self._supervision)
+        self._seats = {"functions": own.confined.seats, "sandboxes": sandboxes.seats}
         self._runners: dict[str, Runner] = {
-            "function": FunctionRunner(functions, self._supervision),
+            "function": own,
             "command": sandboxes,
             "script": sandboxes,
             "http": HttpRunner(http),
@@ -266,6 +269,10 @@ class LayeredExecutionEngine:
     def limits(self) -> dict[str, LimitStatistics]:
         """Returns places, executions and waiting calls of the engine's and the layers' limits, by name."""
         return {name: gate.statistics() for name, gate in self._lanes.gates.items()}
+
+    def workers(self) -> dict[str, WorkerStatistics]:
+        """Returns the workers for functions with limits and for sandboxed tools, by name."""
+        return {name: seats.statistics() for name, seats in self._seats.items()}
 
     def breaker(self, skill_id: str) -> CircuitBreaker | None:
         """Returns the circuit breaker of a skill, None before its first execution and where breakers are off."""

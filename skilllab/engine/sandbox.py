@@ -17,7 +17,7 @@ from skilllab.engine.guard import checked_count, checked_seconds
 from skilllab.engine.workers.calls import call, stream
 from skilllab.engine.workers.machine import Isolation, checked_isolation
 from skilllab.engine.workers.rooms import COMMANDS, PYTHON, Room, checked_texts, library_path
-from skilllab.engine.workers.seats import Answer, Job, Seats
+from skilllab.engine.workers.seats import Answer, Job, Seat, Seats
 from skilllab.engine.workers.supervision import Supervision
 from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import command_failure, exceeded, failure
@@ -107,16 +107,12 @@ class SandboxRunner:
         job, body = self._prepared(execution)
         once = not self._options.reuse_instances
         reader = _command_output if isinstance(execution.skill.definition.handler, CommandHandler) else _script_output
-        return await call(
-            self.seats, execution, job, body, lambda answer, usage: reader(execution, job, answer, usage), once
-        )
+        return await call(self.seats, execution, job, body, lambda *told: reader(execution, job, *told), once)
 
     async def stream(self, execution: Execution) -> AsyncGenerator[Any, None]:
         """Yields the chunks of a script whose `run` is a generator."""
         job, body = self._prepared(execution)
-        chunks = stream(
-            self.seats, execution, job, body, lambda answer, usage: _script_output(execution, job, answer, usage)
-        )
+        chunks = stream(self.seats, execution, job, body, lambda *told: _script_output(execution, job, *told))
         async with aclosing(chunks) as made:
             async for chunk in made:
                 yield chunk
@@ -196,17 +192,17 @@ def _require_program(handler: CommandHandler, skill_id: str) -> None:
         )
 
 
-def _script_output(execution: Execution, job: Job, answer: Answer, usage: ResourceUsage) -> Any:
+def _script_output(execution: Execution, job: Job, answer: Answer, usage: ResourceUsage, seat: Seat) -> Any:
     said = _parsed(execution, job, answer.body)
     if answer.kind == wire.FAILED:
-        raise failure(job, said, None, usage.memory_used)
+        raise failure(job, said, None, usage.memory_used, seat)
     return said
 
 
-def _command_output(execution: Execution, job: Job, answer: Answer, usage: ResourceUsage) -> Any:
+def _command_output(execution: Execution, job: Job, answer: Answer, usage: ResourceUsage, seat: Seat) -> Any:
     said = _parsed(execution, job, answer.body)
     if answer.kind == wire.FAILED:
-        raise failure(job, said, None, usage.memory_used)
+        raise failure(job, said, None, usage.memory_used, seat)
     handler = execution.skill.definition.handler
     assert isinstance(handler, CommandHandler)
     held, floor = said["memory"], said["floor"]
@@ -219,7 +215,7 @@ def _command_output(execution: Execution, job: Job, answer: Answer, usage: Resou
     if said["size"] > job.max_output:
         raise exceeded(job.skill_id, "max_output", job.max_output, said["size"])
     if said["status"] not in handler.exit_codes:
-        raise command_failure(job, said, execution.usage.memory_used)
+        raise command_failure(job, said, execution.usage.memory_used, seat)
     return _text(execution.skill_id, handler.output, said["stdout"].encode("latin-1"))
 
 

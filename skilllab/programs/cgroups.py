@@ -72,8 +72,7 @@ class Cgroup:
         limit = _FREE[version] if more is None else str(usage + more)
         swap = {"1": limit, "2": "max" if more is None else "0"}[version]
         # Version 1 wants the bound of memory and swap together never below that of memory alone.
-        order = [("limit", limit), ("swap", swap)] if more is not None else [("swap", swap), ("limit", limit)]
-        for what, value in order:
+        for what, value in (("swap", _FREE[version]), ("limit", limit), ("swap", swap)):
             if what == "limit" or os.path.exists(os.path.join(folder, names["swap"])):
                 _write(folder, names[what], value)
         if more is not None and version == "1":
@@ -143,7 +142,9 @@ def writable(name: str) -> dict[str, Place]:
     places: dict[str, Place] = {}
     for controller, options in candidates().items():
         for place in options:
-            if _works(controller, place, name):
+            # In version 2 a process is in one group, so that all controllers must be had in the same place.
+            elsewhere = any(other.version == place.version == "2" and other != place for other in places.values())
+            if not elsewhere and _works(controller, place, name):
                 places[controller] = place
                 break
     return places
@@ -208,7 +209,7 @@ def _mounts() -> Iterator[tuple[str, str, str, str]]:
 
 
 def _inside(mount: str, root: str, path: str) -> str:
-    inside = os.path.relpath(path, root) if path.startswith(root) else "."
+    inside = os.path.relpath(path, root) if f"{path}/".startswith(f"{root.rstrip('/')}/") else "."
     return os.path.normpath(os.path.join(mount, inside))
 
 

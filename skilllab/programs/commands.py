@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
+import sys
+import termios
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,13 +97,22 @@ class Drain:
         self.kept = bytearray()
         self.size = 0
 
-    def read(self) -> bool:
-        """Reads what is there; returns whether more may come."""
-        data = os.read(self.descriptor, 1 << 16)
+    def read(self, most: int = 1 << 16) -> bool:
+        """Reads what is there, at most so many bytes; returns whether more may come."""
+        data = os.read(self.descriptor, most)
         self.size += len(data)
         if len(self.kept) < self.most:
             self.kept += data[: self.most - len(self.kept)]
         return bool(data)
+
+    def finish(self) -> None:
+        """Reads what the pipe holds now: what a process left behind goes on to write is no output of the program."""
+        held = int.from_bytes(fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+        while held > 0:
+            before = self.size
+            if not self.read(held):
+                return
+            held -= self.size - before
 
     def text(self) -> str:
         """Returns the bytes kept, each as the character of its number."""
@@ -131,12 +143,8 @@ def _exchange(pid: int, stdin: int, data: bytes, drains: tuple[Drain, ...]) -> N
                     open_stdin = False
             elif not by_descriptor[descriptor].read():
                 poll.unregister(descriptor)
-    for drain in drains:  # what a process left behind still writes is no output of the program
-        try:
-            while drain.read():
-                continue
-        except BlockingIOError:
-            continue
+    for drain in drains:
+        drain.finish()
     if open_stdin:
         os.close(stdin)
     os.close(ended)

@@ -8,7 +8,9 @@ import inspect
 import json
 import os
 import pickle
+import sys
 import traceback  # noqa: F401 - for the worker, which needs it when something has failed already
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -146,9 +148,10 @@ class Script(_Python):
     def _function(self) -> Any:
         """Returns `run`; what stands around it runs with the first call, within its limits."""
         if self._run is None:
-            space: dict[str, Any] = {"__name__": "__skill__", "__builtins__": __builtins__}
-            exec(self._code, space)
-            self._run = space["run"]
+            module = types.ModuleType("__skill__")
+            sys.modules[module.__name__] = module  # where dataclasses, pickle and typing look for it
+            exec(self._code, module.__dict__)
+            self._run = module.__dict__["run"]
         return self._run
 
 

@@ -82,8 +82,8 @@ def resident(pid: int) -> int:
 def _proportional(pid: int) -> int:
     try:
         rows = _read(f"/proc/{pid}/smaps_rollup").splitlines()
-    except OSError:
-        return 0
+    except OSError:  # gone, or a process that lets nobody look: then all that it holds counts
+        return resident(pid)
     return sum(int(row.split()[1]) * 1024 for row in rows if row.startswith("Pss:"))
 
 

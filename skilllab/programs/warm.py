@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+
 from skilllab.programs import rlimits, tree, wire, worker
 from skilllab.programs.folder import empty
 

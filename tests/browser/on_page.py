@@ -16,6 +16,7 @@ class PanelOnPage:
         self.words = panel.locator(".skilllab-summary [role=status]")
         self.alert = panel.locator(".skilllab-error [role=alert]")
         self.reset_button = panel.locator(".skilllab-controls button")
+        self.run_button = panel.locator(".skilllab-view button")
         self.controls = panel.locator(CONTROLS).all()
 
     @property
@@ -38,6 +39,11 @@ class PanelOnPage:
     def reset(self) -> None:
         """Presses the button by keyboard."""
         self.reset_button.focus()
+        self.page.keyboard.press("Enter")
+
+    def run(self) -> None:
+        """Presses the button that starts a run by keyboard."""
+        self.run_button.focus()
         self.page.keyboard.press("Enter")
 
     def wait_for_words(self, text: str) -> None:

@@ -110,7 +110,7 @@ def test_what_cannot_be_sent_is_told_as_it_says(asked: Callable[..., Any]) -> No
 
 
 def test_an_output_has_a_largest_size(asked: Callable[..., Any]) -> None:
-    """An output as large as allowed is sent, and one that is larger is told as that limit, with its size."""
+    """An output as large as allowed is sent."""
     assert asked(Handler(b"x" * MOST)) == [(DONE, b"x" * MOST)]
 
 

@@ -22,8 +22,8 @@ _NO_MEMORY = "the system does not tell what this process held"
 _WITH_OTHERS = "it started processes of its own, whose memory was not measured"
 _GROWTH = 4  # a worker that holds on to more than this part of its memory limit is renewed
 
-Read = Callable[[Answer, ResourceUsage], Any]
-"""Returns the output in an answer, or raises the ExecutionError that it tells of; given what the call used."""
+Read = Callable[[Answer, ResourceUsage, Seat], Any]
+"""Returns the output in an answer, or raises the ExecutionError that it tells of; given what the call used, and where."""
 
 
 async def call(seats: Seats, execution: Execution, job: Job, body: bytes, read: Read, once: bool) -> Any:
@@ -74,7 +74,7 @@ async def stream(seats: Seats, execution: Execution, job: Job, body: bytes, read
             paused = time.monotonic()
             supervision = seat.supervision
             supervision.begin(seat.number, math.inf, worker.cpu_before, math.inf)
-            yield read(answer, execution.usage)
+            yield read(answer, execution.usage, seat)
             begin += time.monotonic() - paused
             deadline = math.inf if allowed is None else begin + allowed
             supervision.begin(seat.number, deadline, worker.cpu_before, job.limits.max_cpu_time or math.inf)
@@ -132,7 +132,7 @@ def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | En
         if allowed is not None and spent > allowed:
             raise exceeded(skill_id, name, allowed, spent)
     try:
-        return read(answer, execution.usage)
+        return read(answer, execution.usage, seat)
     except ExecutionError:
         if seat.out_of_memory():  # the system has ended something that the skill had started
             raise exceeded(skill_id, "max_memory", limits.max_memory, seat.memory_peak()) from None

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -197,8 +197,8 @@ class Seat:
         self.worker: Worker | None = None
         self.resting = 0
         self.cgroup: Cgroup | None = None
-        self.kills = 0
         self.replaced = 0
+        self._counts: dict[str, int] = {}
         self._why = ""
         self._lost: asyncio.Future[None] | None = None
 
@@ -264,14 +264,26 @@ class Seat:
 
     def out_of_memory(self) -> bool:
         """Tells whether the system has killed something on this seat for want of memory since it was last asked."""
-        if self.cgroup is None or "memory" not in self.cgroup.folders:
+        return self._more("memory", Cgroup.kills)
+
+    @property
+    def counts_tasks(self) -> bool:
+        """Whether a control group counts the processes and threads on this seat."""
+        return self.cgroup is not None and "pids" in self.cgroup.folders
+
+    def out_of_tasks(self) -> bool:
+        """Tells whether the group has refused a process or thread on this seat since it was last asked."""
+        return self._more("pids", Cgroup.refused_tasks)
+
+    def _more(self, controller: str, count: Callable[[Cgroup], int]) -> bool:
+        if self.cgroup is None or controller not in self.cgroup.folders:
             return False
         try:
-            kills = self.cgroup.kills()
+            now = count(self.cgroup)
         except OSError:
             return False
-        more, self.kills = kills > self.kills, kills
-        return more
+        before, self._counts[controller] = self._counts.get(controller, 0), now
+        return now > before
 
     def memory_peak(self) -> int | None:
         """Returns the most bytes above its resting size that the seat has used since its worker began."""
@@ -280,7 +292,7 @@ class Seat:
 
     def _vacate(self) -> None:
         self.room = self.cgroup = None
-        self.kills = 0
+        self._counts = {}
         lost, self._lost = self._lost, None
         if lost is not None and not lost.done():
             lost.set_result(None)
@@ -332,8 +344,8 @@ class Seat:
                 self.cgroup.hold_tasks(WORKER_BACKSTOP_TASKS if tasks is None else tasks)
         except FileNotFoundError:
             return  # the supervisor makes it just now, or could not, which it tells
-        if memory is not None:
-            self.out_of_memory()
+        self.out_of_memory()
+        self.out_of_tasks()
 
     def _unstarted(self, job: Job, worker: Worker, used: bool) -> ExecutionError:
         if self._why.startswith("import:"):
@@ -344,6 +356,15 @@ class Seat:
         if not worker.pid and self._why and not used:
             return IsolationError(f"{job.skill_id}: its sandbox could not be started: {self._why}")
         return WorkerLostError(f"{job.skill_id}: its worker ended while it started (status {end.status})")
+
+
+class WorkerStatistics(NamedTuple):
+    """Workers at one moment: places, of which busy, and ready for a call; and how many were replaced so far."""
+
+    places: int
+    busy: int
+    ready: int
+    replaced: int
 
 
 class Seats:
@@ -427,15 +448,11 @@ class Seats:
         self._seats.clear()
         self._idle.clear()
 
-    @property
-    def busy(self) -> int:
-        """Seats that are taken."""
-        return len(self._seats) - len(self._idle)
-
-    @property
-    def ready(self) -> int:
-        """Seats with a worker that waits for a call."""
-        return sum(1 for seat in self._idle if seat.worker is not None and seat.worker.alive)
+    def statistics(self) -> WorkerStatistics:
+        """Returns how many workers there may be, how many are at work or being made, and how many wait for a call."""
+        ready = sum(1 for seat in self._idle if seat.worker is not None and seat.worker.alive)
+        replaced = sum(seat.replaced for seat in self._seats)
+        return WorkerStatistics(self._most, len(self._seats) - len(self._idle), ready, replaced)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -68,10 +68,12 @@ def ended(worker: Worker, seat: Seat, end: End, elapsed: float, cpu_time: float)
     return WorkerLostError(f"{skill_id}: {_how(status)}; another one takes its place", status=status)
 
 
-def failure(job: Job, told: dict[str, Any], cause: BaseException | None, memory_used: int | None) -> ExecutionError:
+def failure(
+    job: Job, told: dict[str, Any], cause: BaseException | None, memory_used: int | None, seat: Seat
+) -> ExecutionError:
     """Returns the error for what a worker tells of a failed call: a limit that struck, or the skill's own error."""
     hint = told["limit"]
-    allowed = None if hint is None else allowance(job, hint)
+    allowed = None if hint is None else allowance(job, hint, seat)
     if hint is not None and allowed is not None:
         if hint == "max_output":
             return exceeded(job.skill_id, hint, allowed, told["used"])
@@ -81,8 +83,8 @@ def failure(job: Job, told: dict[str, Any], cause: BaseException | None, memory_
     return _caused(SkillFailedError(f"{job.skill_id}: {text}"), told, cause)
 
 
-def allowance(job: Job, limit: str) -> float | None:
-    """Returns what the job may have of a resource; None where it has no limit."""
+def allowance(job: Job, limit: str, seat: Seat) -> float | None:
+    """Returns what the job may have of a resource whose want an error speaks of; None where no limit can be the reason."""
     inside = job.room.isolation == "bubblewrap"
     if limit == "max_output":
         return job.max_output
@@ -91,7 +93,9 @@ def allowance(job: Job, limit: str) -> float | None:
     if limit == "max_network_requests":
         return 0 if inside else None
     value: float | None = getattr(job.limits, limit)
-    return WORKER_BACKSTOP_TASKS if value is None and limit == "max_processes" else value
+    if limit == "max_processes" and seat.counts_tasks:  # the same error number has other reasons
+        return (value or WORKER_BACKSTOP_TASKS) if seat.out_of_tasks() else None
+    return value
 
 
 def _caused(error: ExecutionError, told: dict[str, Any], cause: BaseException | None) -> ExecutionError:
@@ -133,14 +137,14 @@ _WORDS = (
 _XFSZ = 25
 
 
-def command_failure(job: Job, said: dict[str, Any], memory_used: int | None) -> ExecutionError:
+def command_failure(job: Job, said: dict[str, Any], memory_used: int | None, seat: Seat) -> ExecutionError:
     """Returns the error for a program that ended with another exit status than it may."""
     status, words = said["status"], said["stderr"].encode("latin-1").decode(errors="replace").strip()
     last = words[-300:]
     hint = "max_file_size" if status in (-_XFSZ, 128 + _XFSZ) else None
     hint = hint or next((limit for text, limit in _WORDS if text in last), None)
     how = f"ended by signal {-status}" if status < 0 else f"ended with exit code {status}"
-    allowed = None if hint is None else allowance(job, hint)
+    allowed = None if hint is None else allowance(job, hint, seat)
     if hint is not None and allowed is not None:
         used = memory_used if hint == "max_memory" else allowed
         return exceeded(job.skill_id, hint, allowed, used, f", and it asked for more: {last or how}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from skilllab.define import script_skill
 from skilllab.engine import LayeredExecutionEngine, SandboxOptions
 from skilllab.engine.workers.machine import Isolation
-from skilllab.errors import SkilllabError
+from skilllab.errors import LimitNotEnforceableError, SkilllabError
 from skilllab.experiments.failures import registry_of
 from skilllab.experiments.limits.loopback import Door
 from skilllab.experiments.limits.ways import here
@@ -150,7 +150,8 @@ async def fork_bomb(limits: ResourceLimits, *, isolation: Isolation | None = Non
         while not call.done():
             most = max(most, _started() - resting + 1)  # it is one of those at rest
             await asyncio.wait([call], timeout=_LOOK)
-    return Bomb(call.result().error, most, _started() - before)
+    error = call.result().error
+    return Bomb(error, 0 if isinstance(error, LimitNotEnforceableError) else most, _started() - before)
 
 
 def _started() -> int:

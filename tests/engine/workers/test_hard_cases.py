@@ -86,8 +86,8 @@ MISBEHAVIOURS = {
 
 
 def ready(lab: Lab) -> bool:
-    seats = lab.engine._runners["script"].seats  # type: ignore[attr-defined]
-    return bool(seats.ready == len(seats._seats))
+    made = len(lab.engine._seats["sandboxes"]._seats)
+    return lab.engine.workers()["sandboxes"].ready == made
 
 
 async def full_again(lab: Lab, within: float) -> float:
@@ -338,7 +338,7 @@ def warm_parent(pid: int) -> bool:
 
 
 def workers(lab: Lab) -> Iterator[Any]:
-    for seat in lab.engine._runners["script"].seats._seats:  # type: ignore[attr-defined]
+    for seat in lab.engine._seats["sandboxes"]._seats:
         if seat.worker is not None and seat.worker.alive:
             yield seat.worker
 
