@@ -41,11 +41,13 @@ class LimitsPanel(MeasuringPanel[Setting, Attempt]):
         base = Setting(isolation=here()[0]) if first is None else first.setting
         if first is not None:
             self._measured[base] = first
-        deeds = {each.words: limit for limit, each in MISBEHAVIOURS.items()}
-        shares = named(sorted({*_SHARES, base.share}), _share)
+        deeds = {each.name: limit for limit, each in MISBEHAVIOURS.items()}
+        shares = named(sorted({*_SHARES, base.share}), _percent)
         isolations = named(ISOLATIONS, str)
         self.misbehaviour = steps("Misbehaviour", deeds, base.limit, "What the script wants too much of")
-        self.share = steps("Limit", shares, base.share, "What the limit allows, of what the script wants")
+        self.share = steps(
+            "Limit, of what it wants", shares, base.share, "What the limit allows, of what the script wants"
+        )
         self.isolation = steps("Isolation", isolations, base.isolation, "What stands around the script")
         controls: list[Control[Any]] = [self.misbehaviour, self.share, self.isolation]
         fig = plots.figure(6.0, 4.8)
@@ -93,4 +95,8 @@ def _words(setting: Setting, found: Attempt | None) -> str:
 
 def _share(share: float) -> str:
     """Returns a share of what is wanted, in words."""
-    return "all it wants" if share == 1 else f"{fmt.trimmed(fmt.ratio(share))} of that"
+    return "all it wants" if share == 1 else f"{_percent(share)} of that"
+
+
+def _percent(share: float) -> str:
+    return fmt.trimmed(fmt.ratio(share))

@@ -49,6 +49,7 @@ class Command:
         return json.dumps(told).encode()
 
     def _run(self, argv: list[str], stdin: str | None) -> dict[str, Any]:
+        data = (stdin or "").encode("utf-8", "surrogateescape")
         pipes = [os.pipe() for _ in range(3)]
         (in_read, in_write), (out_read, out_write), (err_read, err_write) = pipes
         pid = os.fork()
@@ -58,7 +59,7 @@ class Command:
             os.close(descriptor)
         out, err = Drain(out_read, self._most), Drain(err_read, 1 << 16)
         try:
-            _exchange(pid, in_write, (stdin or "").encode("utf-8", "surrogateescape"), (out, err))
+            _exchange(pid, in_write, data, (out, err))
             _, status, usage = os.wait4(pid, 0)
         finally:
             for drain in (out, err):

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 LOAD, CALL, STREAM, NEXT, STOP = 1, 2, 3, 4, 5  # from the engine to a worker
 READY, DONE, CHUNK, FAILED = 11, 12, 13, 14  # from a worker to the engine
 _MAGIC = b"sk"
-_HEADER = struct.Struct("<2sBxIQd")
+_HEADER = struct.Struct("<2sBxIQdd")
 _CREDENTIALS = struct.Struct("3i")
 _INTS = array.array("i").itemsize
 HEADER_SIZE = _HEADER.size
@@ -21,31 +21,34 @@ _LARGEST = 1 << 20
 
 
 class Frame(NamedTuple):
-    """The head of a frame: its kind, the call it belongs to, the bytes that follow, and seconds of CPU time.
+    """The head of a frame: its kind, the call it belongs to, the bytes that follow, and CPU seconds of the call so far.
 
-    cpu_time: of the processes that the skill started and waited for, since the worker began.
+    own: of the worker. others: of processes that the skill started and waited for.
     """
 
     kind: int
     number: int
     size: int
-    cpu_time: float = 0.0
+    own: float = 0.0
+    others: float = 0.0
 
 
-def head(kind: int, number: int, size: int, cpu_time: float = 0.0) -> bytes:
+def head(kind: int, number: int, size: int, own: float = 0.0, others: float = 0.0) -> bytes:
     """Returns the head of a frame as bytes."""
-    return _HEADER.pack(_MAGIC, kind, number, size, cpu_time)
+    return _HEADER.pack(_MAGIC, kind, number, size, own, others)
 
 
 def parse_head(data: bytes | bytearray | memoryview) -> Frame | None:
     """Returns the head that `data` begins with, None for what is none."""
-    magic, kind, number, size, cpu_time = _HEADER.unpack_from(data)
-    return Frame(kind, number, size, cpu_time) if magic == _MAGIC else None
+    magic, *fields = _HEADER.unpack_from(data)
+    return Frame._make(fields) if magic == _MAGIC else None
 
 
-def send_frame(sock: socket.socket, kind: int, number: int, body: bytes = b"", cpu_time: float = 0.0) -> None:
+def send_frame(
+    sock: socket.socket, kind: int, number: int, body: bytes = b"", own: float = 0.0, others: float = 0.0
+) -> None:
     """Sends a frame, waiting until all of it is on its way."""
-    begin = head(kind, number, len(body), cpu_time)
+    begin = head(kind, number, len(body), own, others)
     if len(body) < 1 << 16:
         sock.sendall(begin + body)
     else:

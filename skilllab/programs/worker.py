@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,10 +118,12 @@ class Server:
         self._sock = sock
         self._handler = handler
         self._max_output = max_output
+        self._before = spent()
 
     def answer(self, frame: wire.Frame, body: bytes) -> None:
         """Runs one call and answers it; raises OSError when the answer cannot be sent."""
         kind, answer = wire.FAILED, b""
+        self._before = spent()
         try:
             if frame.kind == wire.CALL:
                 kind, answer = wire.DONE, self._checked(self._handler.call(body))
@@ -133,8 +136,11 @@ class Server:
             answer = self._handler.failure(None, error.said)
         except BaseException as error:  # noqa: BLE001 - no skill ends its worker by raising
             answer = self._handler.failure(error, _told(error))
-        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-        wire.send_frame(self._sock, kind, frame.number, answer, spent.ru_utime + spent.ru_stime)
+        self._send(kind, frame.number, answer)
+
+    def _send(self, kind: int, number: int, body: bytes) -> None:
+        own, others = spent()
+        wire.send_frame(self._sock, kind, number, body, own - self._before[0], others - self._before[1])
 
     def _stream(self, frame: wire.Frame, body: bytes) -> None:
         chunks: Iterator[bytes] = self._handler.stream(body)
@@ -149,7 +155,7 @@ class Server:
 
     def _send_chunk(self, frame: wire.Frame, chunk: bytes) -> None:
         try:
-            wire.send_frame(self._sock, wire.CHUNK, frame.number, chunk)
+            self._send(wire.CHUNK, frame.number, chunk)
         except OSError as error:
             raise _GoneError(error) from None
 
@@ -173,6 +179,15 @@ class _GoneError(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def spent() -> tuple[float, float]:
+    """Returns the CPU seconds of this process, and of those that it has waited for.
+
+    They are read from inside: from outside those of a process that runs just now are as old as the last clock tick.
+    """
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time(), others.ru_utime + others.ru_stime
 
 
 def _told(error: BaseException) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from skilllab.errors import (
 from tests.engine.workers.conftest import Lab, lab, make_lab  # noqa: F401 - fixtures
 
 COUNTS = "count = 0\ndef run(params):\n    global count\n    count += 1\n    return count"
+HAS = "import sys\ndef run(params): return [name in sys.modules for name in ('decimal', 'fractions')]"
 LITTERS = (
     "import os\nfrom pathlib import Path\ndef run(params):\n    found = sorted(os.listdir('.'))\n"
     "    Path('file').write_text('x')\n    Path('folder/deep').mkdir(parents=True)\n"
@@ -82,7 +83,10 @@ def test_warm_and_fresh_state(make_lab: Callable[..., Lab], isolation: str) -> N
 def test_a_worker_is_one_skills_only(make_lab: Callable[..., Lab]) -> None:  # noqa: F811
     """With one place for two skills each call meets its own state or a fresh one, never the other's."""
     made = make_lab("process", max_concurrent=1)
-    tells = "import os, sys\ndef run(params):\n    seen = getattr(sys, 'mark', None)\n    sys.mark = 'ID'\n    return [seen, os.getpid()]"
+    tells = (
+        "import os, sys\ndef run(params):\n    seen = getattr(sys, 'mark', None)\n    sys.mark = 'ID'\n"
+        "    return [seen, os.getpid()]"
+    )
     made.register(*(script_skill(id=each, source=tells.replace("ID", each)) for each in ("one", "two")))
     first, second, third = (made.execute(each).output for each in ("one", "two", "one"))
     assert [first[0], second[0], third[0]] == [None, None, None]
@@ -108,7 +112,9 @@ def test_calls_wait_for_a_place(make_lab: Callable[..., Lab]) -> None:  # noqa: 
 def test_async_and_streaming_scripts(lab: Lab) -> None:  # noqa: F811
     """An async run is awaited; a generator, async or not, streams, one chunk ahead of its reader, and can be left early."""
     lab.register(
-        script_skill(id="later", source="import asyncio\nasync def run(params):\n    await asyncio.sleep(0)\n    return 7"),
+        script_skill(
+            id="later", source="import asyncio\nasync def run(params):\n    await asyncio.sleep(0)\n    return 7"
+        ),
         script_skill(id="yields", source="def run(params):\n    for n in range(params['n']): yield n", streaming=True),
         script_skill(
             id="ayields", source="async def run(params):\n    for n in range(params['n']): yield n", streaming=True
@@ -136,7 +142,9 @@ def test_async_and_streaming_scripts(lab: Lab) -> None:  # noqa: F811
 
 def test_a_slow_reader_is_no_time_of_the_skill(lab: Lab) -> None:  # noqa: F811
     """The time that the reader of a stream takes does not count against max_duration."""
-    lab.register(script_skill(id="three", source="def run(params):\n    yield 1\n    yield 2\n    yield 3", streaming=True))
+    lab.register(
+        script_skill(id="three", source="def run(params):\n    yield 1\n    yield 2\n    yield 3", streaming=True)
+    )
 
     async def read() -> list[int]:
         found = []
@@ -187,7 +195,7 @@ def test_preloaded_modules_are_there(make_lab: Callable[..., Lab]) -> None:  # n
     """A module that is asked for is imported before the first call; one that cannot be imported is named."""
     made = make_lab("process", preload=("decimal",))
     made.register(
-        script_skill(id="has", source="import sys\ndef run(params): return ['decimal' in sys.modules, 'fractions' in sys.modules]", preload=["fractions"]),
+        script_skill(id="has", source=HAS, preload=["fractions"]),
         script_skill(id="lacks", source="def run(params): return 1", preload=["no_such_module"]),
     )
     assert made.execute("has").output == [True, True]
@@ -240,8 +248,8 @@ def test_parameters_that_cannot_travel() -> None:
     refused = refusals(isolation="process")
     assert isinstance(refused(command_skill(id="a", argv=["echo", "{what}"])), InvalidParametersError)
     assert isinstance(refused(ONE, {"x": object()}), InvalidParametersError)
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
     with pytest.raises(InvalidDefinitionError, match="what"):
-        schema = {"type": "object", "properties": {}, "additionalProperties": False}
         command_skill(id="a", argv=["echo", "{what}"], input_schema=schema)
 
 

@@ -71,7 +71,9 @@ def run(kind: Script, params: Any = None) -> Any:
 def test_a_function_by_reference(function: Callable[[Any], Function]) -> None:
     """A name finds the function of a module, one inside a class included."""
     assert call(function("textwrap:indent"), text="a", prefix="> ") == "> a"
-    assert call(function("fractions:Fraction.limit_denominator"), self=Fraction(7, 5), max_denominator=2) == Fraction(3, 2)
+    assert call(function("fractions:Fraction.limit_denominator"), self=Fraction(7, 5), max_denominator=2) == Fraction(
+        3, 2
+    )
 
 
 def test_a_function_by_value(function: Callable[[Any], Function]) -> None:
@@ -193,7 +195,11 @@ def test_an_error_travels_whole(function: Callable[[Any], Function]) -> None:
     error = OSError(2, "No such file", "/gone")
     told, cause = pickle.loads(function("textwrap:dedent").failure(error, {"type": "OSError"}))
     assert told == {"type": "OSError"}
-    assert (type(again := pickle.loads(cause)), again.args, again.filename) == (FileNotFoundError, (2, "No such file"), "/gone")
+    assert (type(again := pickle.loads(cause)), again.args, again.filename) == (
+        FileNotFoundError,
+        (2, "No such file"),
+        "/gone",
+    )
 
 
 class NeedsMore(Exception):  # noqa: N818 - what matters is its signature
@@ -255,7 +261,9 @@ def test_what_is_no_json_is_told(script: Callable[[str], Script], output: str) -
         def run(params):
             return {output}
     """
-    with pytest.raises(UnsendableError, match="its output is no JSON.*return texts, numbers, lists and dicts") as caught:
+    with pytest.raises(
+        UnsendableError, match="its output is no JSON.*return texts, numbers, lists and dicts"
+    ) as caught:
         run(script(source))
     assert caught.value.said["limit"] is None
 
@@ -337,7 +345,6 @@ def test_a_script_is_a_module_like_any_other(script: Callable[[str], Script]) ->
         """
         from __future__ import annotations
         import pickle
-import textwrap
         import typing
         from dataclasses import dataclass
         @dataclass

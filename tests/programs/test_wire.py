@@ -53,8 +53,8 @@ def messages() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
 def test_a_head_reads_back(form: Callable[[bytes], bytes]) -> None:
     """Kind, number, size and CPU time come back as they were, from bytes of any form and whatever follows."""
-    data = form(wire.head(wire.CHUNK, 2**32 - 1, 2**40, 1.25) + b"more")
-    assert wire.parse_head(data) == wire.Frame(wire.CHUNK, 2**32 - 1, 2**40, 1.25)
+    data = form(wire.head(wire.CHUNK, 2**32 - 1, 2**40, 1.25, 0.5) + b"more")
+    assert wire.parse_head(data) == wire.Frame(wire.CHUNK, 2**32 - 1, 2**40, 1.25, 0.5)
     assert len(wire.head(wire.CALL, 0, 0)) == wire.HEADER_SIZE
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_head_is_none() -> None:
 @pytest.mark.parametrize("body", [b"", b"x", b"x" * ((1 << 16) - 1), b"x" * (1 << 16)])
 def test_a_frame_arrives(stream: tuple[socket.socket, socket.socket], body: bytes) -> None:
     """What is sent as a frame is received as that frame, an empty body and one that goes in two pieces included."""
-    wire.send_frame(stream[0], wire.DONE, 7, body, cpu_time=0.5)
+    wire.send_frame(stream[0], wire.DONE, 7, body, own=0.5)
     assert wire.receive_frame(stream[1]) == (wire.Frame(wire.DONE, 7, len(body), 0.5), body)
 
 

@@ -84,7 +84,7 @@ class Worker:
         self._loop = loop
         self._waiter: asyncio.Future[Answer | End] | None = None
         self._early: tuple[wire.Frame, bytes] | None = None
-        self._children_cpu = 0.0
+        self._others = 0.0
         self.cpu_before = self.cpu_life = 0.0
         self._status = self._clear = -1
         ours, self.theirs = wire.pair("stream")
@@ -112,7 +112,7 @@ class Worker:
         """
         self.calls += 1
         self.cpu_before = tree.cpu_time(self.pid)
-        self.cpu_life = self.cpu_before + self._children_cpu
+        self.cpu_life = self.cpu_before + self._others
         if self._clear >= 0:
             try:
                 os.pwrite(self._clear, b"5", 0)  # the peak of the memory begins anew (proc(5))
@@ -165,11 +165,11 @@ class Worker:
         if self._waiter is None or frame.number != self.calls:
             self._on_garbage("an answer that nobody asked for")
             return
-        children = max(0.0, frame.cpu_time - self._children_cpu)
         if frame.kind != wire.CHUNK:
-            self._children_cpu += children
-        spent = tree.cpu_time(self.pid) - self.cpu_before + children
-        self._answer(Answer(frame.kind, body, spent, children > 0))
+            self._others += frame.others
+        # What it says is exact and what is seen from outside may be a tick late; it cannot have spent less than was seen.
+        own = max(frame.own, tree.cpu_time(self.pid) - self.cpu_before)
+        self._answer(Answer(frame.kind, body, own + frame.others, frame.others > 0))
 
     def _on_garbage(self, what: str) -> None:
         self.garbage = what

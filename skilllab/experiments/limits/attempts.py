@@ -95,7 +95,8 @@ class Attempt:
         return pd.DataFrame(self.uses, columns=list(Use._fields))
 
     def __str__(self) -> str:
-        return f"{self.setting.misbehaviour.words}: {self.outcome}: {self.words}"
+        how = "" if self.outcome == "stopped" else f"{self.outcome}: "
+        return f"A script that {self.setting.misbehaviour.words}, with isolation {self.setting.isolation}: {how}{self.words}"
 
 
 async def attempt(setting: Setting, *, on_progress: Callable[[str], object] | None = None) -> Attempt:

@@ -30,7 +30,7 @@ def draw_matrix(matrix: Matrix, ax: Axes | None = None) -> Axes:
     columns = list(dict.fromkeys((cell.isolation, cell.kind) for cell in matrix.cells))
     places = {column: at + _GAP * isolations.index(column[0]) for at, column in enumerate(columns)}
     if ax is None:
-        fig = plots.figure(2.4 + 1.0 * len(columns), 1.9 + 0.42 * len(limits))
+        fig = plots.figure(2.3 + 0.85 * len(columns), 1.9 + 0.42 * len(limits))
         ax = fig.add_subplot(axes_class=look.PlotAxes)
     for cell in matrix.cells:
         _draw(ax, cell, places[cell.isolation, cell.kind], limits.index(cell.limit))

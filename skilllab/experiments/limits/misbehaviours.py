@@ -93,12 +93,13 @@ def connect(port: int) -> int:
 class Misbehaviour:
     """A skill that wants more of one thing than it may have.
 
-    limit: the field of ResourceLimits that is against it. words: what it does. want, allowed: how much of it, in the limit's
+    limit: the field of ResourceLimits that is against it. name: what it does, words: with the amount. want, allowed: how much of it, in the limit's
     unit. function: takes `want` (or `port`, of a server here) and returns what it took. argv: the same as a command.
     exit_codes: with which the command says that it got what it wanted.
     """
 
     limit: str
+    name: str
     words: str
     want: float
     allowed: float
@@ -137,6 +138,7 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
     for each in (
         Misbehaviour(
             "max_memory",
+            "fills memory",
             "fills 128 MiB of memory",
             128 * MIB,
             32 * MIB,
@@ -145,6 +147,7 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
         ),
         Misbehaviour(
             "max_cpu_time",
+            "computes",
             "computes for 2 s",
             2.0,
             0.1,
@@ -152,10 +155,13 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
             ("timeout", "{want}", "sh", "-c", "while :; do :; done"),
             (124,),
         ),
-        Misbehaviour("max_duration", "sleeps for 2 s", 2.0, 0.1, dawdle, ("sleep", "{want}")),
-        Misbehaviour("max_file_size", "writes one file of 8 MiB", 8 * MIB, MIB, write_one_file, _WRITE),
+        Misbehaviour("max_duration", "sleeps", "sleeps for 2 s", 2.0, 0.1, dawdle, ("sleep", "{want}")),
+        Misbehaviour(
+            "max_file_size", "writes one file", "writes one file of 8 MiB", 8 * MIB, MIB, write_one_file, _WRITE
+        ),
         Misbehaviour(
             "max_disk",
+            "writes many files",
             "writes files of 8 MiB together",
             8 * MIB,
             MIB,
@@ -166,6 +172,7 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
         ),
         Misbehaviour(
             "max_processes",
+            "starts processes",
             "starts 64 processes",
             64,
             8,
@@ -174,6 +181,7 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
         ),
         Misbehaviour(
             "max_open_files",
+            "opens files",
             "opens 64 files",
             64,
             16,
@@ -182,6 +190,7 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
         ),
         Misbehaviour(
             "max_network_requests",
+            "connects",
             "connects to a server on this machine",
             1,
             0,

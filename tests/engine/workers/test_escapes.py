@@ -69,7 +69,11 @@ SHUT_IN = {
     "the parent's environment": ("sorted(os.environ)", "SKILLLAB_SECRET", False),
     "the descriptors of others": ("len(os.listdir('/proc/self/fd'))", "5", None),  # standard, its socket, the listing
     "other processes": ("[name for name in os.listdir('/proc') if name.isdigit()]", "['1', '2']", None),
-    "killing its warm parent": ("[os.kill(1, signal.SIGKILL), os.kill(1, signal.SIGTERM), 'still here']", "still here", True),
+    "killing its warm parent": (
+        "[os.kill(1, signal.SIGKILL), os.kill(1, signal.SIGTERM), 'still here']",
+        "still here",
+        True,
+    ),
     "rights": ("[row for row in open('/proc/self/status') if row.startswith('CapEff')]", "0000000000000000", True),
     "the machine's name": ("os.uname().nodename", "'sandbox'", None),
 }
@@ -137,4 +141,3 @@ def test_what_it_may(tried: Callable[[str], list[str]]) -> None:
     assert tried("[open('/tmp/own', 'w').write('x'), os.listdir('/tmp')[-1:]]")[0] == "done"
     assert tried("__import__('multiprocessing').Lock()")[0] == "done"
     assert tried("__import__('multiprocessing').Semaphore(2).acquire()") == ["done", "True"]
-
