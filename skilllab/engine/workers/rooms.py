@@ -17,6 +17,7 @@ from skilllab.errors import InvalidValueError
 PACKAGE = Path(__file__).resolve().parents[2]
 FOLDER = "/tmp"
 _SHARED = 2**16  # bytes of shared memory for semaphores, as a part of the private folder's bound
+_OWN = (FOLDER, "/proc", "/dev")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FROM_ETC = (
     "alternatives",
@@ -51,6 +52,13 @@ class Room:
     cwd: str | None = None
     preload: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for path in self.paths if self.isolation == "bubblewrap" else ():
+            if _covers_own(path):
+                raise InvalidValueError(
+                    f"paths: {path!r} would cover what a sandbox has of its own ({', '.join(_OWN)}): name what is needed in it"
+                )
 
     def opening(self, bubblewrap: str | None) -> dict[str, Any]:
         """Returns what the supervisor is told to open the room."""
@@ -91,13 +99,12 @@ class Room:
         argv += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
         argv += ["--size", str(shared), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
         argv += ["--size", str(self.disk - shared), "--tmpfs", FOLDER]
-        for path in _without_inner((*_interpreter_folders(), str(PACKAGE), *self.path, *self.paths, *self._own())):
-            if os.path.exists(path):
+        for path in _without_inner(
+            (*_interpreter_folders(), str(PACKAGE), *self.path, *self.paths, self.cwd or FOLDER)
+        ):
+            if os.path.exists(path) and not _covers_own(path):
                 argv += ["--ro-bind", path, path]
         return [*argv, "--chdir", self.cwd or FOLDER, "--remount-ro", "/"]
-
-    def _own(self) -> tuple[str, ...]:
-        return () if self.cwd is None else (self.cwd,)
 
 
 COMMANDS, PYTHON = "skilllab.programs.commands", "skilllab.programs.kinds"
@@ -136,6 +143,12 @@ def _interpreter() -> str:
 
 def _interpreter_folders() -> tuple[str, ...]:
     return (sys.base_prefix, sys.prefix, os.path.dirname(os.path.dirname(_interpreter())))
+
+
+def _covers_own(path: str) -> bool:
+    """Tells whether a path is, or is above, a folder that a sandbox has of its own."""
+    place = os.path.realpath(path).rstrip("/")
+    return any(own == place or own.startswith(f"{place}/") for own in _OWN) or place.startswith(("/proc/", "/dev/"))
 
 
 def _system(path: str) -> list[str]:

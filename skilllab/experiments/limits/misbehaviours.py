@@ -93,9 +93,9 @@ def connect(port: int) -> int:
 class Misbehaviour:
     """A skill that wants more of one thing than it may have.
 
-    limit: the field of ResourceLimits that is against it. name: what it does, words: with the amount. want, allowed: how much of it, in the limit's
-    unit. function: takes `want` (or `port`, of a server here) and returns what it took. argv: the same as a command.
-    exit_codes: with which the command says that it got what it wanted.
+    limit: the field of ResourceLimits that is against it. name: what it does, words: with the amount. want, allowed: how much
+    of it, in the limit's unit. function: takes `want` (or `port`, of a server here) and returns what it took. argv: the same
+    as a command. exit_codes: with which the command says that it got what it wanted.
     """
 
     limit: str
