@@ -6,7 +6,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,9 @@ class Room:
         argv += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
         argv += ["--size", str(shared), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
         argv += ["--size", str(self.disk - shared), "--tmpfs", FOLDER]
-        for path in _without_inner(
-            (*_interpreter_folders(), str(PACKAGE), *self.path, *self.paths, self.cwd or FOLDER)
-        ):
-            if os.path.exists(path) and not _covers_own(path):
-                argv += ["--ro-bind", path, path]
+        wanted = (*_interpreter_folders(), str(PACKAGE), *self.path, *self.paths, self.cwd or "/")
+        for path in _without_inner(path for path in wanted if os.path.exists(path) and not _covers_own(path)):
+            argv += ["--ro-bind", path, path]
         return [*argv, "--chdir", self.cwd or FOLDER, "--remount-ro", "/"]
 
 
@@ -157,7 +155,7 @@ def _system(path: str) -> list[str]:
     return ["--ro-bind", path, path] if os.path.isdir(path) else []
 
 
-def _without_inner(paths: tuple[str, ...]) -> Iterator[str]:
+def _without_inner(paths: Iterable[str]) -> Iterator[str]:
     """Yields the absolute paths that are in no other one and in no system folder, outer ones first."""
     kept: list[str] = ["/usr"]
     for path in sorted({os.path.abspath(path) for path in paths}, key=len):
