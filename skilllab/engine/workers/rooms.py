@@ -158,7 +158,7 @@ def _system(path: str) -> list[str]:
 def _without_inner(paths: Iterable[str]) -> Iterator[str]:
     """Yields the absolute paths that are in no other one and in no system folder, outer ones first."""
     kept: list[str] = ["/usr"]
-    for path in sorted({os.path.abspath(path) for path in paths}, key=len):
+    for path in sorted({os.path.abspath(path) for path in paths}, key=lambda path: (len(path), path)):
         if not any(path == outer or path.startswith(f"{outer}/") for outer in kept):
             kept.append(path)
             yield path
