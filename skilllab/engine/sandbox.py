@@ -35,6 +35,7 @@ from skilllab.outcome import ResourceUsage
 from skilllab.programs import wire
 
 _MOST_JOBS = 1000
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 LIMITS = ResourceLimits(max_memory=settings.SANDBOX_MEMORY, max_cpu_time=settings.SANDBOX_CPU_TIME)
@@ -143,7 +144,7 @@ class SandboxRunner:
             }
             return job, json.dumps(asked).encode()
         try:
-            return job, json.dumps(execution.params, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            return job, _encoded(execution.params).encode("utf-8", "surrogatepass")
         except (TypeError, ValueError) as error:
             raise InvalidParametersError(
                 f"{skill_id}: its parameters cannot be sent to a sandbox as JSON: {error}", skill_id=skill_id

@@ -19,6 +19,7 @@ from skilllab.programs.worker import UnsendableError
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _END = object()
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class _Python:
@@ -177,7 +178,7 @@ def dumps(value: Any) -> bytes:
 
 def _json(value: Any) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        return _encoded(value).encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as error:
         raise UnsendableError(
             {

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 LOAD, CALL, STREAM, NEXT, STOP = 1, 2, 3, 4, 5  # from the engine to a worker
 READY, DONE, CHUNK, FAILED = 11, 12, 13, 14  # from a worker to the engine
 _MAGIC = b"sk"
-_HEADER = struct.Struct("<2sBxIQdd")
+_HEADER = struct.Struct("<2sBxIQddd")
 _CREDENTIALS = struct.Struct("3i")
 _INTS = array.array("i").itemsize
 HEADER_SIZE = _HEADER.size
@@ -21,21 +21,23 @@ _LARGEST = 1 << 20
 
 
 class Frame(NamedTuple):
-    """The head of a frame: its kind, the call it belongs to, the bytes that follow, and CPU seconds of the call so far.
+    """The head of a frame: its kind, the call it belongs to, the bytes that follow, and seconds of the call so far.
 
-    own: of the worker. others: of processes that the skill started and waited for.
+    elapsed: on the clock, without waiting for a reader. own: CPU time of the worker. others: CPU time of processes that the
+    skill started and waited for.
     """
 
     kind: int
     number: int
     size: int
+    elapsed: float = 0.0
     own: float = 0.0
     others: float = 0.0
 
 
-def head(kind: int, number: int, size: int, own: float = 0.0, others: float = 0.0) -> bytes:
+def head(frame: Frame) -> bytes:
     """Returns the head of a frame as bytes."""
-    return _HEADER.pack(_MAGIC, kind, number, size, own, others)
+    return _HEADER.pack(_MAGIC, *frame)
 
 
 def parse_head(data: bytes | bytearray | memoryview) -> Frame | None:
@@ -44,11 +46,9 @@ def parse_head(data: bytes | bytearray | memoryview) -> Frame | None:
     return Frame._make(fields) if magic == _MAGIC else None
 
 
-def send_frame(
-    sock: socket.socket, kind: int, number: int, body: bytes = b"", own: float = 0.0, others: float = 0.0
-) -> None:
-    """Sends a frame, waiting until all of it is on its way."""
-    begin = head(kind, number, len(body), own, others)
+def send_frame(sock: socket.socket, kind: int, number: int, body: bytes = b"", *seconds: float) -> None:
+    """Sends a frame, waiting until all of it is on its way. seconds: elapsed, own and others; see Frame."""
+    begin = head(Frame(kind, number, len(body), *seconds))
     if len(body) < 1 << 16:
         sock.sendall(begin + body)
     else:

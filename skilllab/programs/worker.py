@@ -118,12 +118,12 @@ class Server:
         self._sock = sock
         self._handler = handler
         self._max_output = max_output
-        self._before = spent()
+        self._before, self._waited = spent(), 0.0
 
     def answer(self, frame: wire.Frame, body: bytes) -> None:
         """Runs one call and answers it; raises OSError when the answer cannot be sent."""
         kind, answer = wire.FAILED, b""
-        self._before = spent()
+        self._before, self._waited = spent(), 0.0
         try:
             if frame.kind == wire.CALL:
                 kind, answer = wire.DONE, self._checked(self._handler.call(body))
@@ -139,8 +139,8 @@ class Server:
         self._send(kind, frame.number, answer)
 
     def _send(self, kind: int, number: int, body: bytes) -> None:
-        own, others = spent()
-        wire.send_frame(self._sock, kind, number, body, own - self._before[0], others - self._before[1])
+        elapsed, own, others = (now - before for now, before in zip(spent(), self._before, strict=True))
+        wire.send_frame(self._sock, kind, number, body, elapsed - self._waited, own, others)
 
     def _stream(self, frame: wire.Frame, body: bytes) -> None:
         chunks: Iterator[bytes] = self._handler.stream(body)
@@ -160,10 +160,13 @@ class Server:
             raise _GoneError(error) from None
 
     def _asked(self) -> int:
+        begin = time.monotonic()
         try:
             return wire.receive_frame(self._sock)[0].kind
         except (OSError, EOFError) as error:
             raise _GoneError(error) from None
+        finally:
+            self._waited += time.monotonic() - begin
 
     def _checked(self, answer: bytes) -> bytes:
         if len(answer) > self._max_output:
@@ -181,13 +184,13 @@ class _GoneError(Exception):
         self.error = error
 
 
-def spent() -> tuple[float, float]:
-    """Returns the CPU seconds of this process, and of those that it has waited for.
+def spent() -> tuple[float, float, float]:
+    """Returns the seconds of the clock, CPU seconds of this process, and CPU seconds of those that it has waited for.
 
-    They are read from inside: from outside those of a process that runs just now are as old as the last clock tick.
+    CPU time is read from inside: from outside that of a process that runs just now is as old as the last clock tick.
     """
     others = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time(), others.ru_utime + others.ru_stime
+    return time.monotonic(), time.process_time(), others.ru_utime + others.ru_stime
 
 
 def _told(error: BaseException) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,32 @@ def test_a_slow_reader_is_no_time_of_the_skill(lab: Lab) -> None:  # noqa: F811
         return found
 
     assert lab.run(read()) == [1, 2, 3]
+
+
+def test_a_blocked_loop_is_no_time_of_the_skill(lab: Lab) -> None:  # noqa: F811
+    """A script that answered in time is not held to have taken long because the event loop stood still."""
+    lab.register(
+        script_skill(id="naps", source="import time\ndef run(params):\n    time.sleep(0.05)\n    return 'in time'")
+    )
+    assert lab.execute("naps").output == "in time"
+
+    async def run() -> Any:
+        call = asyncio.create_task(lab.engine.execute("naps", resource_limits=ResourceLimits(max_duration=0.5)))
+        while not lab.engine.active or lab.engine.workers()["sandboxes"].busy == 0:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        time.sleep(0.8)  # whatever else holds up the loop
+        return await call
+
+    for _ in range(2):
+        assert lab.run(run()).output == "in time"
+
+
+def test_an_error_of_its_own_keeps_the_worker(lab: Lab) -> None:  # noqa: F811
+    """A script that raises fails its call only: the worker that it ran in serves the next one."""
+    raises = "count = 0\ndef run(params):\n    global count\n    count += 1\n    if count < 3: raise ValueError(count)\n    return count"
+    lab.register(script_skill(id="raises", source=raises))
+    assert [lab.execute("raises").output for _ in range(3)] == [None, None, 3]
 
 
 def test_commands(lab: Lab, tmp_path: Path) -> None:  # noqa: F811

@@ -132,8 +132,9 @@ def test_the_picture_of_a_matrix() -> None:
     assert words == ["enforced", "refused", "ignored", "isolation process"]
     assert len({patch.get_facecolor() for patch in ax.patches}) == 3
     told = summary(ax)
-    assert told.startswith("1 of 3 enforced, 1 refused, 1 ignored. max_disk = 1 MiB: enforced in function (process)")
-    assert "ignored in fresh script (process)" in told
+    each = "function enforced, warm script refused, fresh script ignored with process"
+    assert told == f"1 of 3 enforced, 1 refused, 1 ignored. max_disk = 1 MiB: {each}."
+    assert summary(lab.Matrix(cells("refused", "refused")).plot()).endswith("max_disk = 1 MiB: refused with process.")
 
 
 @pytest.mark.parametrize("wrong", [{"limits": ["max_luck"]}, {"kinds": ["wish"]}, {"isolations": ["none"]}])

@@ -117,8 +117,11 @@ def test_an_awaitable_that_a_function_returns(function: Callable[[Any], Function
     async def soon() -> str:
         return "soon"
 
-    assert call(function(lambda: Later())) == "later"
-    assert call(function(lambda: soon())) == "soon"
+    def start() -> Any:
+        return soon()
+
+    assert call(function(Later)) == "later"
+    assert call(function(start)) == "soon"
 
 
 def test_a_plain_function_needs_no_loop(function: Callable[[Any], Function]) -> None:
@@ -262,7 +265,7 @@ def test_what_is_no_json_is_told(script: Callable[[str], Script], output: str) -
             return {output}
     """
     with pytest.raises(
-        UnsendableError, match="its output is no JSON.*return texts, numbers, lists and dicts"
+        UnsendableError, match=r"its output is no JSON.*return texts, numbers, lists and dicts"
     ) as caught:
         run(script(source))
     assert caught.value.said["limit"] is None

@@ -53,20 +53,20 @@ def messages() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
 def test_a_head_reads_back(form: Callable[[bytes], bytes]) -> None:
     """Kind, number, size and CPU time come back as they were, from bytes of any form and whatever follows."""
-    data = form(wire.head(wire.CHUNK, 2**32 - 1, 2**40, 1.25, 0.5) + b"more")
+    data = form(wire.head(wire.Frame(wire.CHUNK, 2**32 - 1, 2**40, 1.25, 0.5)) + b"more")
     assert wire.parse_head(data) == wire.Frame(wire.CHUNK, 2**32 - 1, 2**40, 1.25, 0.5)
-    assert len(wire.head(wire.CALL, 0, 0)) == wire.HEADER_SIZE
+    assert len(wire.head(wire.Frame(wire.CALL, 0, 0))) == wire.HEADER_SIZE
 
 
 def test_what_is_no_head_is_none() -> None:
     """Bytes that do not begin as a head does are no frame."""
-    assert wire.parse_head(b"HTTP/1.1 200 OK\r\n" * 2) is None
+    assert wire.parse_head(b"HTTP/1.1 200 OK\r\n" * 3) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"x" * ((1 << 16) - 1), b"x" * (1 << 16)])
 def test_a_frame_arrives(stream: tuple[socket.socket, socket.socket], body: bytes) -> None:
     """What is sent as a frame is received as that frame, an empty body and one that goes in two pieces included."""
-    wire.send_frame(stream[0], wire.DONE, 7, body, own=0.5)
+    wire.send_frame(stream[0], wire.DONE, 7, body, 0.5)
     assert wire.receive_frame(stream[1]) == (wire.Frame(wire.DONE, 7, len(body), 0.5), body)
 
 
@@ -88,7 +88,7 @@ def test_a_large_frame_arrives(stream: tuple[socket.socket, socket.socket]) -> N
 @given(st.lists(st.binary(max_size=100), max_size=5), st.lists(st.integers(1, 60), min_size=1, max_size=5))
 def test_frames_arrive_however_they_are_split(bodies: list[bytes], sizes: list[int]) -> None:
     """The same frames come out wherever the stream is cut, and then its end."""
-    data = b"".join(wire.head(wire.CALL, n, len(body)) + body for n, body in enumerate(bodies))
+    data = b"".join(wire.head(wire.Frame(wire.CALL, n, len(body))) + body for n, body in enumerate(bodies))
     sock = Dribble(data, cycle(*sizes))
     received = [wire.receive_frame(sock) for _ in bodies]  # type: ignore[arg-type]
     assert received == [(wire.Frame(wire.CALL, n, len(body)), body) for n, body in enumerate(bodies)]
@@ -99,7 +99,7 @@ def test_frames_arrive_however_they_are_split(bodies: list[bytes], sizes: list[i
 @pytest.mark.parametrize("kept", [0, 1, wire.HEADER_SIZE - 1, wire.HEADER_SIZE, wire.HEADER_SIZE + 2])
 def test_a_closed_end_is_the_end(stream: tuple[socket.socket, socket.socket], kept: int) -> None:
     """A stream that ends before a frame, within its head or within its body raises EOFError."""
-    stream[0].sendall((wire.head(wire.CALL, 1, 5) + b"hello")[:kept])
+    stream[0].sendall((wire.head(wire.Frame(wire.CALL, 1, 5)) + b"hello")[:kept])
     stream[0].close()
     with pytest.raises(EOFError):
         wire.receive_frame(stream[1])

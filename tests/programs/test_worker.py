@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import socket
@@ -214,7 +215,7 @@ def test_the_limit_behind_an_error_that_led_to_another() -> None:
     full, many = OSError(errno.ENOSPC, "full"), OSError(errno.EMFILE, "many")
 
     def chain(link: str, *errors: BaseException) -> BaseException:
-        for outer, inner in zip(errors, errors[1:], strict=False):
+        for outer, inner in itertools.pairwise(errors):
             setattr(outer, link, inner)
         return errors[0]
 

@@ -11,7 +11,7 @@ from typing import Any
 from skilllab.engine.execution import Execution
 from skilllab.engine.workers.seats import Answer, End, Job, Seat, Seats, Worker
 from skilllab.engine.workers.verdicts import ended, exceeded
-from skilllab.errors import ExecutionError
+from skilllab.errors import ExecutionError, SkillFailedError
 from skilllab.frozen import FrozenDict
 from skilllab.outcome import ResourceUsage
 from skilllab.programs import wire
@@ -40,6 +40,9 @@ async def call(seats: Seats, execution: Execution, job: Job, body: bytes, read: 
         output = _taken(execution, seat, worker, answer, begin, read)
         keep = not once and not _has_grown(worker)
         return output
+    except SkillFailedError:  # its own error is no reason to take its worker away
+        keep = not once and not _has_grown(worker)
+        raise
     except asyncio.CancelledError:
         await _ended(execution, worker)
         raise
@@ -79,6 +82,9 @@ async def stream(seats: Seats, execution: Execution, job: Job, body: bytes, read
             deadline = math.inf if allowed is None else begin + allowed
             supervision.begin(seat.number, deadline, worker.cpu_before, job.limits.max_cpu_time or math.inf)
             kind, body = wire.NEXT, b""
+    except SkillFailedError:
+        keep = not _has_grown(worker)
+        raise
     except (asyncio.CancelledError, GeneratorExit):
         await _ended(execution, worker)
         raise
@@ -127,7 +133,7 @@ def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | En
     execution.usage = _usage(worker, answer, memory)
     for name, allowed, spent in (
         ("max_cpu_time", limits.max_cpu_time, answer.cpu_time),
-        ("max_duration", limits.max_duration, elapsed),
+        ("max_duration", limits.max_duration, answer.elapsed),
     ):
         if allowed is not None and spent > allowed:
             raise exceeded(skill_id, name, allowed, spent)

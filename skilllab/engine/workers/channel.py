@@ -41,7 +41,7 @@ class Channel:
 
     def send(self, kind: int, number: int, body: bytes) -> None:
         """Sends a frame, at once as far as it fits and the rest when there is room."""
-        data = wire.head(kind, number, len(body)) + body
+        data = wire.head(wire.Frame(kind, number, len(body))) + body
         try:
             sent = 0 if self._unsent else self._sock.send(data)
         except BlockingIOError:
@@ -52,6 +52,11 @@ class Channel:
             if not self._unsent:
                 self._loop.add_writer(self._descriptor, self._writable)
             self._unsent += data[sent:]
+
+    def drain(self) -> None:
+        """Takes what has come already; the worker has ended, and may have answered before."""
+        while self._open and self._readable():
+            continue
 
     def close(self) -> None:
         """Closes this end; nothing is told any more."""
@@ -73,35 +78,37 @@ class Channel:
         if not self._unsent:
             self._loop.remove_writer(self._descriptor)
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Takes a part of what has come; returns whether there may be more."""
         try:
             data = self._sock.recv(_READ if len(self._read) < _READ else _MOST_READ)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._loop.remove_reader(self._descriptor)
-            return
+            return False
         if not self._read and len(data) >= wire.HEADER_SIZE:  # most answers come whole
             frame = wire.parse_head(data)
             if frame is not None and frame.size == len(data) - wire.HEADER_SIZE <= self._max_body:
                 self._on_frame(frame, data[wire.HEADER_SIZE :])
-                return
+                return True
         self._read += data
-        self._take()
+        return self._take()
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
         while self._open and len(self._read) >= wire.HEADER_SIZE:
             frame = wire.parse_head(self._read)
             if frame is None or frame.size > self._max_body:
                 why = "what is no answer" if frame is None else f"an answer of {frame.size} bytes"
                 self._loop.remove_reader(self._descriptor)
                 self._on_garbage(why)
-                return
+                return False
             end = wire.HEADER_SIZE + frame.size
             if len(self._read) < end:
-                return
+                return True
             body = bytes(memoryview(self._read)[wire.HEADER_SIZE : end])
             del self._read[:end]
             self._on_frame(frame, body)
+        return True

@@ -82,7 +82,7 @@ class Machine(NamedTuple):
             reasons["max_processes"] = "the system does not count processes of root, and no pids cgroup is writable"
         for name, least in LEAST.items():
             value = getattr(limits, name)
-            if value is not None and value < least:
+            if value is not None and value < least and name not in reasons:
                 reasons[name] = f"a worker at rest needs more: allow {least} or more"
         return reasons
 

@@ -44,13 +44,15 @@ class Job:
 
 
 class Answer(NamedTuple):
-    """What a worker answered: kind of frame, body, CPU seconds of its own and of processes that it waited for.
+    """What a worker answered: kind of frame, body, seconds that it took, CPU seconds with processes that it waited for.
 
-    with_processes: whether there were such.
+    with_processes: whether there were such. elapsed is told by the worker, so that no pause of this loop counts; a worker
+    that lies of it is ended by the supervisor all the same.
     """
 
     kind: int
     body: bytes
+    elapsed: float
     cpu_time: float
     with_processes: bool
 
@@ -153,6 +155,8 @@ class Worker:
         """Notes its end; whoever waits for an answer gets that instead."""
         if self.ended.done():
             return
+        if not self.garbage:
+            self._channel.drain()
         self._channel.close()
         self._forget_memory()
         self.theirs.close()
@@ -169,7 +173,7 @@ class Worker:
             self._others += frame.others
         # What it says is exact and what is seen from outside may be a tick late; it cannot have spent less than was seen.
         own = max(frame.own, tree.cpu_time(self.pid) - self.cpu_before)
-        self._answer(Answer(frame.kind, body, own + frame.others, frame.others > 0))
+        self._answer(Answer(frame.kind, body, frame.elapsed, own + frame.others, frame.others > 0))
 
     def _on_garbage(self, what: str) -> None:
         self.garbage = what

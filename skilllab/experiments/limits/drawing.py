@@ -74,9 +74,13 @@ def _name_isolations(ax: Axes, isolations: list[str], places: dict[tuple[str, st
 
 
 def _row(matrix: Matrix, limit: str) -> str:
-    found = [cell for cell in matrix.cells if cell.limit == limit]
-    return ", ".join(
-        f"{outcome} in {', '.join(f'{cell.kind} ({cell.isolation})' for cell in found if cell.outcome == outcome)}"
-        for outcome in _LOOKS
-        if any(cell.outcome == outcome for cell in found)
-    )
+    """Returns the outcomes of a limit in words, those of an isolation as one where they are all alike."""
+    told = []
+    for isolation in dict.fromkeys(cell.isolation for cell in matrix.cells):
+        outcomes = {
+            cell.kind: cell.outcome for cell in matrix.cells if (cell.limit, cell.isolation) == (limit, isolation)
+        }
+        alike = set(outcomes.values())
+        words = alike.pop() if len(alike) == 1 else ", ".join(f"{kind} {outcome}" for kind, outcome in outcomes.items())
+        told.append(f"{words} with {isolation}")
+    return ", ".join(told)

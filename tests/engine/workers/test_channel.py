@@ -39,7 +39,7 @@ class Ends:
         """Waits until so much was heard."""
         async with asyncio.timeout(10):
             while len(self.heard) < count:
-                await asyncio.sleep(0)
+                await turns(1)
         return self.heard
 
     async def read(self, size: int) -> bytes:
@@ -72,7 +72,7 @@ async def turns(count: int = 5) -> None:
 
 
 def frame(number: int, body: bytes, kind: int = DONE) -> bytes:
-    return wire.head(kind, number, len(body)) + body
+    return wire.head(wire.Frame(kind, number, len(body))) + body
 
 
 @pytest.mark.parametrize("body", [b"", b"answer", b"x" * MOST])
@@ -149,7 +149,7 @@ def test_a_body_that_is_too_large_is_told_before_it_is_read(sent: int) -> None:
     """A head that announces more than allowed is enough, however much of the body is there."""
 
     async def work(ends: Ends) -> None:
-        ends.other.send(wire.head(DONE, 1, 101) + b"x" * sent)
+        ends.other.send(wire.head(wire.Frame(DONE, 1, 101)) + b"x" * sent)
         assert await ends.until(1) == ["an answer of 101 bytes"]
         await turns()
         assert len(ends.heard) == 1
@@ -236,7 +236,7 @@ def test_a_peer_that_closes_while_something_is_left_to_send() -> None:
         ends.other.close()
         async with asyncio.timeout(10):
             while ends.channel._unsent:
-                await asyncio.sleep(0)
+                await turns(1)
         assert not ends.loop.remove_writer(ends.descriptor)
         assert ends.heard == []
 

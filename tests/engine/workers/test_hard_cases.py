@@ -54,7 +54,7 @@ GARBAGE = (
 )
 FORGED = (
     "import os, struct\ndef run(params):\n    for number in range(3, 30):\n"
-    "        try: os.write(number, struct.pack('<2sBxIQdd', b'sk', 12, 1, 1 << 50, 0.0, 0.0))\n"
+    "        try: os.write(number, struct.pack('<2sBxIQddd', b'sk', 12, 1, 1 << 50, 0.0, 0.0, 0.0))\n"
     "        except OSError: pass\n    return 1"
 )
 DAEMON = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +65,12 @@ def bound(room: Room) -> list[str]:
 
 
 @pytest.fixture
-def foreign(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def foreign(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Variables of this process that are nobody else's business."""
     variables = {"SECRET_TOKEN": "s3cr3t", "PYTHONPATH": "/evil", "LD_PRELOAD": "", "OMP_NUM_THREADS": "8"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    yield variables
+    return variables
 
 
 # what is mounted

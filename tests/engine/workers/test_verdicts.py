@@ -91,7 +91,7 @@ def of_end(end: End, limits: ResourceLimits = LIMITS, garbage: str = "", seat: A
     ],
 )
 def test_the_sentence_of_each_limit(limit: str, allowed: float, used: float, sentence: str) -> None:
-    """It names the skill, the limit and what that is, the allowed and the used amount with their units; the fields hold them too."""
+    """It names the skill, the limit and what that is, the allowed and the used amount with units; the fields hold them too."""
     error = exceeded("tested", limit, allowed, used)
     assert str(error) == f"tested: stopped at {limit} {sentence}"
     assert (error.limit, error.allowed, error.used) == (limit, allowed, used)
