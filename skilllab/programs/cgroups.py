@@ -86,10 +86,15 @@ class Cgroup:
         except OSError:
             return None
 
-    def kills(self) -> int:
-        """Returns how many processes of the group the system has killed because memory ran out."""
-        rows = _read(self.folders["memory"], _FILES[self._versions["memory"]]["kills"]).splitlines()
-        return sum(int(row.split()[1]) for row in rows if row.startswith("oom_kill "))
+    def counters(self) -> dict[str, Counter]:
+        """Returns counters, by controller: of processes killed because memory ran out, and of tasks refused."""
+        found = {}
+        if "memory" in self.folders:
+            file = _FILES[self._versions["memory"]]["kills"]
+            found["memory"] = Counter(os.path.join(self.folders["memory"], file), b"oom_kill ")
+        if "pids" in self.folders:
+            found["pids"] = Counter(os.path.join(self.folders["pids"], "pids.events"), b"max ")
+        return found
 
     def hold_tasks(self, more: int | None) -> None:
         """Lets the group have `more` tasks (processes and their threads) than now; None takes the bound away."""
@@ -102,10 +107,25 @@ class Cgroup:
         if "pids" in self.folders:
             _write(self.folders["pids"], "pids.max", "0")
 
-    def refused_tasks(self) -> int:
-        """Returns how often a process or thread was refused."""
-        rows = _read(self.folders["pids"], "pids.events").splitlines()
-        return sum(int(row.split()[1]) for row in rows if row.startswith("max "))
+
+class Counter:
+    """A number that a group counts, in a file that stays open: the row that begins with `name`."""
+
+    def __init__(self, path: str, name: bytes) -> None:
+        self._name = name
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> int:
+        """Returns the number as it is now; 0 when the group is gone."""
+        try:
+            rows = os.pread(self._descriptor, 4096, 0).splitlines()
+        except OSError:
+            return 0
+        return sum(int(row.split()[1]) for row in rows if row.startswith(self._name))
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._descriptor)
 
 
 def processes_in(folder: str) -> list[int]:

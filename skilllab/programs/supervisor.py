@@ -70,8 +70,18 @@ class Instance:
         self.look_next = 0.0
         self.tree_before = 0.0
         self.idle_cpu = 0.0
+        self.seen: dict[int, float] = {}
         self.verdict: dict[str, Any] = {}
         self.kill_by = _INFINITY
+
+    def seen_in_all(self) -> float:
+        """Returns the most CPU seconds seen of each process below the worker in this call, those that are gone included.
+
+        Of children that nobody waits for (SIGCHLD ignored) the system forgets what they spent.
+        """
+        for pid in tree.descendants(self.pid):
+            self.seen[pid] = max(self.seen.get(pid, 0.0), tree.cpu_time(pid))
+        return sum(self.seen.values())
 
 
 class Supervisor:
@@ -167,7 +177,9 @@ class Supervisor:
         """Has the warm parent of a seat fork a worker that serves the socket behind the descriptor."""
         instance = self.instances.get(said["seat"])
         try:
-            if instance is not None:
+            if instance is None:  # it was lost just now
+                self.tell({"is": "lost", "seat": said["seat"], "why": "", "worker": said["worker"], "verdict": {}})
+            else:
                 instance.worker, instance.memory = said["worker"], said["memory"]
                 instance.verdict, instance.kill_by = {}, _INFINITY
                 wire.send_message(instance.sock, {"do": "fork", "worker": said["worker"]}, descriptors)
@@ -306,8 +318,7 @@ class Supervisor:
                 self.awake_until = now + _DROWSY
                 self._look_at_call(instance, note, now)
             elif note.turn != instance.turn:
-                instance.turn, instance.idle_cpu = note.turn, tree.cpu_time(instance.pid)
-                self._look_at_rest(instance)
+                self._look_at_rest(instance, note)
             elif tree.cpu_time(instance.pid) - instance.idle_cpu > _IDLE_CPU:
                 self.end(instance.seat, instance.worker, {"reason": "ran_on"})
 
@@ -317,6 +328,7 @@ class Supervisor:
             spent = tree.cpu_time(instance.pid)
             # What was spent since the call began and before this first look is the call's as well.
             instance.tree_before = tree.tree_cpu_time(instance.warm) - max(0.0, spent - note.cpu_before)
+            instance.seen = {}
             instance.resting = instance.resting or tree.memory(instance.warm)
         if now >= note.deadline:
             self.end(instance.seat, instance.worker, {"reason": "max_duration"})
@@ -326,11 +338,11 @@ class Supervisor:
     def _look_at_usage(self, instance: Instance, now: float, cpu_limit: float) -> None:
         soonest = 1.0
         if cpu_limit < _INFINITY:
-            used = tree.tree_cpu_time(instance.warm) - instance.tree_before
+            used = max(tree.tree_cpu_time(instance.warm) - instance.tree_before, instance.seen_in_all())
             if used > cpu_limit:
                 self.end(instance.seat, instance.worker, {"reason": "max_cpu_time", "used": used})
                 return
-            soonest = (cpu_limit - used) / _CORES
+            soonest = LOOK if instance.seen else (cpu_limit - used) / _CORES
         if instance.memory is not None:  # nothing else holds that of a whole tree
             soonest = min(soonest, 0.05)
             pids = tree.children(instance.pid)
@@ -340,13 +352,16 @@ class Supervisor:
                 return
         instance.look_next = now + max(soonest, 0.005)
 
-    def _look_at_rest(self, instance: Instance) -> None:
-        """Ends the processes that a finished call has left."""
-        if any(pid != instance.pid for pid in tree.descendants(instance.warm)):
-            try:
-                wire.send_message(instance.sock, {"do": "tidy"})
-            except OSError:
-                return  # as above
+    def _look_at_rest(self, instance: Instance, note: Note) -> None:
+        """Ends the processes that a finished call has left; looks again until none is there."""
+        idle_cpu = tree.cpu_time(instance.pid)
+        strays = [pid for pid in tree.descendants(instance.warm) if pid != instance.pid]
+        if self.board.note(instance.seat) != note:
+            return  # the next call has begun meanwhile, and these may be its own
+        for pid in strays:
+            tree.kill(pid)
+        if not strays:
+            instance.turn, instance.idle_cpu = note.turn, idle_cpu
 
     def _rest(self) -> float | None:
         """Returns the milliseconds until the next look; None while nothing can happen unasked."""

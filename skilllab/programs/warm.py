@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import time
 
 from skilllab.programs import rlimits, tree, wire, worker
 from skilllab.programs.folder import empty
@@ -92,8 +91,6 @@ class Warm:
             self.fork(message)
         elif message.said["do"] == "end" and self.pid:
             tree.kill(self.pid)
-        elif message.said["do"] == "tidy":
-            self.tidy()
 
     def reap(self) -> None:
         """Waits for the children that have ended: orphans of the worker, or the worker itself."""
@@ -145,14 +142,3 @@ class Warm:
         said = {"is": "ended", "worker": self.number, "status": status, "cpu": usage.ru_utime + usage.ru_stime}
         self.pid = 0
         wire.send_message(self.supervisor, said)
-
-    def tidy(self) -> None:
-        """Ends every process that a finished call has left, but not the worker."""
-        for _ in range(100):
-            others = [pid for pid in tree.descendants(os.getpid()) if pid != self.pid]
-            if not others:
-                return
-            for pid in others:
-                tree.kill(pid)
-            time.sleep(0.0005)
-            self.reap()

@@ -37,22 +37,40 @@ def execute(skill_id: str, params: Any, *skills: Any, limits: Any = None, **opti
 
 @pytest.mark.parametrize("name", ResourceLimits.model_fields)
 def test_each_limit_is_refused_by_name(name: str) -> None:
-    """No limit can be held for a function yet: the call is refused before it starts, whoever asks for the limit."""
+    """A limit that the runner cannot hold refuses the call before it starts, whoever asks for the limit."""
     limits = ResourceLimits(**{name: 7})
     own = SkillDefinition(id="own", name="own", layer=1, handler="textwrap:dedent", resource_limits=limits)
-    for result in (execute("double", {"x": 1}, limits=limits), execute("own", {"text": ""}, own)):
+    runners = {"function": FakeRunner()}
+    for result in (
+        execute("double", {"x": 1}, limits=limits, runners=runners),
+        execute("own", {"text": ""}, own, runners=runners),
+    ):
         assert isinstance(result.error, LimitNotEnforceableError)
         assert result.error.limits == (name,)
         assert f"{name}=7" in str(result.error)
-        assert "worker process" in str(result.error)
+        assert "this runner holds nothing" in str(result.error)
         assert result.metadata.duration is None
 
 
 def test_a_limit_is_refused_before_the_parameters_are_looked_at() -> None:
     """A refused limit comes before a wrong parameter, and every refused limit is named."""
-    result = execute("double", {}, limits=ResourceLimits(max_memory=5, max_duration=1.5))
+    limits = ResourceLimits(max_disk=2**20, max_network_requests=1, max_duration=1.5)
+    result = execute("double", {}, limits=limits)
     assert isinstance(result.error, LimitNotEnforceableError)
-    assert result.error.limits == ("max_memory", "max_duration")
+    assert result.error.limits == ("max_disk", "max_network_requests")
+
+
+def test_a_runners_usual_limits_hold_where_a_definition_names_none() -> None:
+    """A definition's own limit takes the place of the runner's usual one, be it looser; a call only tightens."""
+    runner = FakeRunner(enforces=["max_memory", "max_duration"])
+    runner.limits = ResourceLimits(max_memory=5, max_duration=2.0)
+    definition = PLAIN.model_copy(update={"resource_limits": ResourceLimits(max_memory=9)})
+    for asked in (None, ResourceLimits(max_memory=50, max_duration=1.0)):
+        execute("fake", {}, definition, limits=asked, runners={"function": runner})
+    assert [got for _, _, got in runner.calls] == [
+        ResourceLimits(max_memory=9, max_duration=2.0),
+        ResourceLimits(max_memory=9, max_duration=1.0),
+    ]
 
 
 def test_empty_limits_and_wrong_ones() -> None:

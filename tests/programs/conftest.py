@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -12,28 +11,48 @@ from pathlib import Path
 
 import pytest
 
+from skilllab.programs import tree
+
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 20.0  # s
 
 
-def program(source: str, *arguments: str, site: bool = False) -> list[str]:
-    """Returns the command that runs the source as the programs of the package run: without site, unless asked for."""
-    flags = ["-I"] if site else ["-I", "-S"]
+def program(source: str, *arguments: str) -> list[str]:
+    """Returns the command that runs the source as the programs of the package run, without installed packages."""
     text = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{textwrap.dedent(source)}"
-    return [sys.executable, *flags, "-c", text, *arguments]
+    return [sys.executable, "-I", "-S", "-c", text, *arguments]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends the process and all that it has started or adopted, and closes the pipes to it."""
+    for pid in (*tree.descendants(process.pid), process.pid) if process.poll() is None else ():
+        tree.kill(pid)
+    process.wait(_PATIENCE)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        with suppress(BrokenPipeError):  # of what was written to it and never read
+            if pipe is not None:
+                pipe.close()
 
 
 @pytest.fixture
 def run_alone() -> Callable[..., str]:
     """A function that runs source in a process of its own and returns what it printed; it may not complain."""
 
-    def run(source: str, *arguments: str, site: bool = False, pass_fds: tuple[int, ...] = ()) -> str:
-        argv = program(source, *arguments, site=site)
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=_PATIENCE, check=False, pass_fds=pass_fds, cwd="/"
+    def run(source: str, *arguments: str) -> str:
+        process = subprocess.Popen(
+            program(source, *arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
         )
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout.strip()
+        try:
+            stdout, stderr = process.communicate(timeout=_PATIENCE)
+        finally:
+            end(process)
+        assert (process.returncode, stderr) == (0, "")
+        return stdout.strip()
 
     return run
 
@@ -57,23 +76,4 @@ def start_alone() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     yield start
     for process in started:
-        process.kill()
-        process.wait(_PATIENCE)
-        for end in (process.stdin, process.stdout):
-            with suppress(BrokenPipeError):  # of what was written to it and never read
-                end.close()  # type: ignore[union-attr]
-
-
-@pytest.fixture
-def open_pipe() -> Iterator[Callable[[], tuple[int, int]]]:
-    """A function that opens a pipe, which is closed after the test."""
-    made: list[int] = []
-
-    def pipe() -> tuple[int, int]:
-        made.extend(ends := os.pipe())
-        return ends
-
-    yield pipe
-    for descriptor in made:
-        with suppress(OSError):
-            os.close(descriptor)
+        end(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -110,7 +111,9 @@ def test_closing_leaves_the_other_board(board: Board) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("between", ["end", "nothing"])
-def test_a_torn_note_is_never_seen(board: Board, start_alone: Callable[..., object], between: str) -> None:
+def test_a_torn_note_is_never_seen(
+    board: Board, start_alone: Callable[..., subprocess.Popen[str]], between: str
+) -> None:
     """While another process notes calls, or new bounds within one, each note read is one that was written, in order."""
     source = """
         from skilllab.programs.board import Board
@@ -124,9 +127,9 @@ def test_a_torn_note_is_never_seen(board: Board, start_alone: Callable[..., obje
             board.begin(7, bound, bound, bound)
     """
     process = start_alone(source, str(board.descriptor), between, pass_fds=(board.descriptor,))
-    process.stdout.readline()  # type: ignore[attr-defined]
+    process.stdout.readline()  # type: ignore[union-attr]
     torn, turn, looks = [], 0, 0
-    while process.poll() is None:  # type: ignore[attr-defined]
+    while process.poll() is None:
         for _ in range(1000):
             note = board.note(7)
             if note is None:
@@ -136,6 +139,6 @@ def test_a_torn_note_is_never_seen(board: Board, start_alone: Callable[..., obje
             if note.turn < turn or not whole:
                 torn.append(note)
             turn = note.turn
-    assert process.returncode == 0  # type: ignore[attr-defined]
+    assert process.returncode == 0
     assert looks > 0
     assert torn[:5] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 
@@ -122,11 +123,9 @@ def test_messages_stay_apart(messages: tuple[socket.socket, socket.socket]) -> N
     assert wire.receive_message(messages[1]) is None
 
 
-def test_descriptors_travel(
-    messages: tuple[socket.socket, socket.socket], open_pipe: Callable[[], tuple[int, int]]
-) -> None:
+def test_descriptors_travel(messages: tuple[socket.socket, socket.socket]) -> None:
     """Up to four descriptors come with a message, open and not inherited by programs, though the sender closed its own."""
-    pipes = [open_pipe(), open_pipe()]
+    pipes = [os.pipe(), os.pipe()]
     wire.send_message(messages[0], {"do": "take"}, [*pipes[0], *pipes[1]])
     for descriptor in (*pipes[0], *pipes[1]):
         os.close(descriptor)
@@ -145,8 +144,7 @@ def test_descriptors_travel(
 
 def test_the_sender_is_told(
     messages: tuple[socket.socket, socket.socket],
-    start_alone: Callable[..., object],
-    open_pipe: Callable[[], tuple[int, int]],
+    start_alone: Callable[..., subprocess.Popen[str]],
 ) -> None:
     """A socket that asks for it is told which process sent a message, with descriptors or without; another gets 0."""
     wire.tell_sender(messages[1])
@@ -159,12 +157,12 @@ def test_the_sender_is_told(
     """
     process = start_alone(source, str(messages[0].fileno()), pass_fds=(messages[0].fileno(),))
     first, second = (wire.receive_message(messages[1]) for _ in range(2))
-    assert first == wire.Message({"n": 1}, (), process.pid)  # type: ignore[attr-defined]
+    assert first == wire.Message({"n": 1}, (), process.pid)
     assert second is not None
     (descriptor,) = second.descriptors
     os.close(descriptor)
-    assert second.pid == process.pid  # type: ignore[attr-defined]
-    wire.send_message(messages[0], {"n": 3}, open_pipe())
+    assert second.pid == process.pid
+    wire.send_message(messages[0], {"n": 3}, [messages[0].fileno()])
     third = wire.receive_message(messages[1])
     assert third is not None
     assert third.pid == os.getpid()

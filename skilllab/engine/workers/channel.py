@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from skilllab.programs import wire
@@ -34,7 +35,7 @@ class Channel:
         self._on_frame = on_frame
         self._on_garbage = on_garbage
         self._read = bytearray()
-        self._unsent = b""
+        self._unsent: deque[memoryview] = deque()
         self._open = True
         sock.setblocking(False)
         loop.add_reader(self._descriptor, self._readable)
@@ -51,7 +52,7 @@ class Channel:
         if sent < len(data):
             if not self._unsent:
                 self._loop.add_writer(self._descriptor, self._writable)
-            self._unsent += data[sent:]
+            self._unsent.append(memoryview(data)[sent:])
 
     def drain(self) -> None:
         """Takes what has come already; the worker has ended, and may have answered before."""
@@ -69,12 +70,16 @@ class Channel:
 
     def _writable(self) -> None:
         try:
-            sent = self._sock.send(self._unsent)
+            rest = self._unsent[0][self._sock.send(self._unsent[0]) :]
         except BlockingIOError:
             return
         except OSError:
-            sent = len(self._unsent)  # as above
-        self._unsent = self._unsent[sent:]
+            self._unsent.clear()  # as above
+            rest = memoryview(b"")
+        if rest:
+            self._unsent[0] = rest
+        elif self._unsent:
+            self._unsent.popleft()
         if not self._unsent:
             self._loop.remove_writer(self._descriptor)
 

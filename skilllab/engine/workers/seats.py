@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from skilllab.errors import ExecutionError, HandlerNotRunnableError, IsolationEr
 from skilllab.frozen import FrozenDict
 from skilllab.model import ResourceLimits
 from skilllab.programs import tree, wire
-from skilllab.programs.cgroups import Cgroup
+from skilllab.programs.cgroups import Cgroup, Counter
 from skilllab.settings import WORKER_BACKSTOP_TASKS, WORKER_START
 
 _NO_VERDICT: Mapping[str, Any] = FrozenDict()
@@ -120,6 +120,7 @@ class Worker:
                 os.pwrite(self._clear, b"5", 0)  # the peak of the memory begins anew (proc(5))
             except OSError:
                 self._forget_memory()
+        self.seat.begin()
         self.seat.supervision.begin(self.seat.number, deadline, self.cpu_before, cpu_limit)
 
     def rest(self) -> None:
@@ -203,6 +204,7 @@ class Seat:
         self.cgroup: Cgroup | None = None
         self.replaced = 0
         self._counts: dict[str, int] = {}
+        self._counters: dict[str, Counter] = {}
         self._why = ""
         self._lost: asyncio.Future[None] | None = None
 
@@ -266,28 +268,27 @@ class Seat:
             else:
                 worker.over(End(said["status"], said["cpu"], said["verdict"]))
 
-    def out_of_memory(self) -> bool:
-        """Tells whether the system has killed something on this seat for want of memory since it was last asked."""
-        return self._more("memory", Cgroup.kills)
-
     @property
     def counts_tasks(self) -> bool:
         """Whether a control group counts the processes and threads on this seat."""
-        return self.cgroup is not None and "pids" in self.cgroup.folders
+        return "pids" in self._counters
+
+    def out_of_memory(self) -> bool:
+        """Tells whether the system has killed something on this seat for want of memory since the call began."""
+        return self._count("memory") > self._counts.get("memory", 0)
 
     def out_of_tasks(self) -> bool:
-        """Tells whether the group has refused a process or thread on this seat since it was last asked."""
-        return self._more("pids", Cgroup.refused_tasks)
+        """Tells whether the group has refused a process or thread on this seat since the call began."""
+        return self._count("pids") > self._counts.get("pids", 0)
 
-    def _more(self, controller: str, count: Callable[[Cgroup], int]) -> bool:
-        if self.cgroup is None or controller not in self.cgroup.folders:
-            return False
-        try:
-            now = count(self.cgroup)
-        except OSError:
-            return False
-        before, self._counts[controller] = self._counts.get(controller, 0), now
-        return now > before
+    def begin(self) -> None:
+        """Notes what the group has counted so far: a call has begun, and what comes on top is its own."""
+        for controller in self._counters:
+            self._counts[controller] = self._count(controller)
+
+    def _count(self, controller: str) -> int:
+        counter = self._counters.get(controller)
+        return 0 if counter is None else counter.read()
 
     def memory_peak(self) -> int | None:
         """Returns the most bytes above its resting size that the seat has used since its worker began."""
@@ -297,6 +298,9 @@ class Seat:
     def _vacate(self) -> None:
         self.room = self.cgroup = None
         self._counts = {}
+        for counter in self._counters.values():
+            counter.close()
+        self._counters = {}
         lost, self._lost = self._lost, None
         if lost is not None and not lost.done():
             lost.set_result(None)
@@ -304,7 +308,11 @@ class Seat:
     def _open(self, room: Room) -> None:
         self.room, self._why = room, ""
         self._lost = asyncio.get_running_loop().create_future()
-        self.cgroup = self.supervision.open(self.number, room)
+        try:
+            self.cgroup = self.supervision.open(self.number, room)
+        except BaseException:
+            self._vacate()
+            raise
 
     async def _fork(self, job: Job) -> Worker:
         used = self.room is not None
@@ -335,6 +343,8 @@ class Seat:
         memory = worker.memory()
         worker.resting = memory[1] if memory else 0
         self._bound(job.limits.max_memory, job.more_tasks)
+        if self.cgroup is not None and not self._counters:
+            self._counters = self.cgroup.counters()
         return worker
 
     def _bound(self, memory: int | None, tasks: int | None) -> None:
@@ -348,8 +358,6 @@ class Seat:
                 self.cgroup.hold_tasks(WORKER_BACKSTOP_TASKS if tasks is None else tasks)
         except FileNotFoundError:
             return  # the supervisor makes it just now, or could not, which it tells
-        self.out_of_memory()
-        self.out_of_tasks()
 
     def _unstarted(self, job: Job, worker: Worker, used: bool) -> ExecutionError:
         if self._why.startswith("import:"):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from skilllab.engine.workers.machine import Machine, this_machine
 from skilllab.engine.workers.rooms import PACKAGE, Room
-from skilllab.errors import WorkerLostError
+from skilllab.errors import HandlerNotRunnableError, IsolationError, WorkerLostError
 from skilllab.programs import wire
 from skilllab.programs.board import SEATS, Board
 from skilllab.programs.cgroups import PREFIX, Cgroup
@@ -72,7 +72,10 @@ class Supervision:
 
     def open(self, seat: int, room: Room) -> Cgroup | None:
         """Has an instance started for the seat; returns its control group, None where none can be made."""
-        self._start()
+        try:
+            self._start()
+        except OSError as error:
+            raise IsolationError(f"the supervisor of worker processes cannot be started: {error}") from error
         places = self.machine.places
         name = f"{self._name}{next(self._names)}"
         self.say(
@@ -92,6 +95,8 @@ class Supervision:
             return
         try:
             wire.send_message(self._sock, said, descriptors)
+        except ValueError as error:  # nothing of it was sent
+            raise HandlerNotRunnableError(f"a worker cannot be told its environment and paths: {error}") from None
         except OSError:
             self._lose()
 
@@ -143,14 +148,20 @@ class Supervision:
         shared = (theirs.fileno(), self.board.descriptor)
         argv = [os.path.realpath(sys.executable), "-I", "-S", "-c", _BOOT.format(str(PACKAGE.parent))]
         # A session of its own: Ctrl-C in a terminal is not for it.
-        self._process = subprocess.Popen(
-            [*argv, *map(str, shared), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=shared,
-            start_new_session=True,
-        )
-        theirs.close()
+        try:
+            self._process = subprocess.Popen(
+                [*argv, *map(str, shared), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=shared,
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            self._forget()
+            raise
+        finally:
+            theirs.close()
         self._sock = ours
         self._loop.add_reader(ours.fileno(), self._hear)
         places = {name: tuple(place) for name, place in self.machine.places.items()}
