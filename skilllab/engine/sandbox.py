@@ -194,14 +194,14 @@ def _require_program(handler: CommandHandler, skill_id: str) -> None:
 
 
 def _script_output(execution: Execution, job: Job, answer: Answer, usage: ResourceUsage, seat: Seat) -> Any:
-    said = _parsed(execution, job, answer.body)
+    said = _parsed(job, answer)
     if answer.kind == wire.FAILED:
         raise failure(job, said, None, usage.memory_used, seat)
     return said
 
 
 def _command_output(execution: Execution, job: Job, answer: Answer, usage: ResourceUsage, seat: Seat) -> Any:
-    said = _parsed(execution, job, answer.body)
+    said = _parsed(job, answer)
     if answer.kind == wire.FAILED:
         raise failure(job, said, None, usage.memory_used, seat)
     handler = execution.skill.definition.handler
@@ -220,11 +220,17 @@ def _command_output(execution: Execution, job: Job, answer: Answer, usage: Resou
     return _text(execution.skill_id, handler.output, said["stdout"].encode("latin-1"))
 
 
-def _parsed(execution: Execution, job: Job, body: bytes) -> Any:
+def _parsed(job: Job, answer: Answer) -> Any:
+    """Returns what the answer says; raises WorkerLostError for what no worker of ours would send."""
     try:
-        return json.loads(body)
+        said = json.loads(answer.body)
     except ValueError:
         raise WorkerLostError(f"{job.skill_id}: its worker sent an answer that is no JSON") from None
+    if answer.kind == wire.FAILED and not (
+        isinstance(said, dict) and said.keys() >= {"type", "message", "limit", "trace"}
+    ):
+        raise WorkerLostError(f"{job.skill_id}: its worker sent an answer that says nothing")
+    return said
 
 
 def _text(skill_id: str, form: str, data: bytes) -> Any:

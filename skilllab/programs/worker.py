@@ -18,8 +18,8 @@ from typing import Any
 from skilllab.programs import rlimits, wire
 from skilllab.programs.folder import empty
 
-BROKEN, CLOSED = 71, 72
-"""Exit statuses: its socket does not work any more, though the engine is there; the engine closed it."""
+BROKEN, CLOSED, OUT_OF_MEMORY = 71, 72, 73
+"""Exit statuses: its socket does not work any more, though the engine is there; the engine closed it; no room for a call."""
 
 _RESOURCE_OF_ERROR = {
     errno.EFBIG: "max_file_size",
@@ -45,21 +45,21 @@ def serve(sock: socket.socket, folder: str | None) -> int:
     """Serves the calls that come over the socket; returns the exit status. folder: emptied after each call."""
     try:
         _, body = wire.receive_frame(sock)
-        server = _loaded(sock, body)
+        server = _loaded(sock, body, folder)
         if server is None:
             return 0
         while True:
             frame, body = wire.receive_frame(sock)
             server.answer(frame, body)
-            if folder is not None:
-                empty(folder)
     except EOFError:
         return CLOSED
     except OSError:
         return BROKEN
+    except MemoryError:
+        return OUT_OF_MEMORY
 
 
-def _loaded(sock: socket.socket, body: bytes) -> Server | None:
+def _loaded(sock: socket.socket, body: bytes, folder: str | None) -> Server | None:
     try:
         load = json.loads(body[: body.index(b"\n")])
         handler = _handler(load, body[body.index(b"\n") + 1 :])
@@ -76,7 +76,7 @@ def _loaded(sock: socket.socket, body: bytes) -> Server | None:
         wire.send_frame(sock, wire.FAILED, 0, json.dumps(_told(error)).encode())
         return None
     wire.send_frame(sock, wire.READY, 0)
-    return Server(sock, handler, load["max_output"])
+    return Server(sock, handler, load["max_output"], folder)
 
 
 def _handler(load: dict[str, Any], content: bytes) -> Any:
@@ -112,9 +112,10 @@ def _bound(taken: set[int], more: int) -> int:
 
 
 class Server:
-    """Answers calls with what the handler returns."""
+    """Answers calls with what the handler returns. folder: emptied before each answer, so that it is the call's own time."""
 
-    def __init__(self, sock: socket.socket, handler: Any, max_output: int) -> None:
+    def __init__(self, sock: socket.socket, handler: Any, max_output: int, folder: str | None = None) -> None:
+        self._folder = folder
         self._sock = sock
         self._handler = handler
         self._max_output = max_output
@@ -136,6 +137,8 @@ class Server:
             answer = self._handler.failure(None, error.said)
         except BaseException as error:  # noqa: BLE001 - no skill ends its worker by raising
             answer = self._handler.failure(error, _told(error))
+        if self._folder is not None:
+            empty(self._folder)
         self._send(kind, frame.number, answer)
 
     def _send(self, kind: int, number: int, body: bytes) -> None:

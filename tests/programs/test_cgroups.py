@@ -65,6 +65,15 @@ def version_2(tmp_path: Path) -> Cgroup:
     return Cgroup({name: Place(str(tmp_path), "2") for name in ("memory", "pids")}, GROUP)
 
 
+def counted(cgroup: Cgroup) -> dict[str, int]:
+    """What the group has counted so far: kills for want of memory, refusals of tasks."""
+    counters = cgroup.counters()
+    numbers = {controller: counter.read() for controller, counter in counters.items()}
+    for counter in counters.values():
+        counter.close()
+    return numbers
+
+
 def read(cgroup: Cgroup, name: str) -> str:
     return (Path(cgroup.folders[name.partition(".")[0]]) / name).read_text()
 
@@ -143,7 +152,7 @@ def test_memory_where_swap_is_not_counted(version_1: Cgroup, version_2: Cgroup, 
 
 def test_kills_are_counted_by_the_process(version_1: Cgroup, version_2: Cgroup) -> None:
     """Of what a system tells about running out of memory, the number of killed processes counts."""
-    assert (version_1.kills(), version_2.kills()) == (3, 1)
+    assert (counted(version_1)["memory"], counted(version_2)["memory"]) == (3, 1)
 
 
 def test_a_peak_that_is_not_told_is_none(version_2: Cgroup) -> None:
@@ -161,7 +170,17 @@ def test_tasks(version_1: Cgroup, version_2: Cgroup) -> None:
         assert read(cgroup, "pids.max") == "max"
         cgroup.refuse_tasks()
         assert read(cgroup, "pids.max") == "0"
-    assert (version_1.refused_tasks(), version_2.refused_tasks()) == (5, 6)
+    assert (counted(version_1)["pids"], counted(version_2)["pids"]) == (5, 6)
+
+
+def test_counters_are_those_of_the_controllers_that_are_there(version_2: Cgroup, tmp_path: Path) -> None:
+    """A group that holds one thing counts that only, and a counter goes on with the file as it is then."""
+    only = Cgroup({"pids": Place(str(tmp_path), "2")}, GROUP)
+    assert counted(only) == {"pids": 6}
+    counter = only.counters()["pids"]
+    made(tmp_path / GROUP, pids__events="max 60\n")
+    assert counter.read() == 60
+    counter.close()
 
 
 def test_tasks_cannot_be_refused_without_a_group_for_them(tmp_path: Path) -> None:
@@ -341,10 +360,10 @@ def test_memory_is_held(real: Cgroup, start_alone: Callable[..., subprocess.Pope
     real.join(hog.pid)
     assert real.processes() == {hog.pid}
     resting = real.hold_memory(8 * MIB)
-    assert real.kills() == 0
+    assert counted(real)["memory"] == 0
     hog.communicate("x", timeout=10)
     assert hog.returncode == -signal.SIGKILL
-    assert real.kills() == 1
+    assert counted(real)["memory"] == 1
     peak = real.peak()
     assert peak is None or peak <= resting + 8 * MIB
 
@@ -357,7 +376,7 @@ def test_a_bound_on_memory_may_be_changed(real: Cgroup, start_alone: Callable[..
     eater = start_alone(WAIT + "    kept = bytearray(64 << 20)\n")
     real.join(eater.pid)
     eater.communicate("x", timeout=10)
-    assert (eater.returncode, real.kills()) == (0, 0)
+    assert (eater.returncode, counted(real)["memory"]) == (0, 0)
 
 
 @pytest.mark.parametrize("real", ["pids"], indirect=True)
@@ -386,13 +405,13 @@ def test_tasks_are_held(real: Cgroup, start_alone: Callable[..., subprocess.Pope
 
     real.join(forker.pid)
     real.hold_tasks(3)
-    assert (forked(), real.refused_tasks()) == (3, 1)
+    assert (forked(), counted(real)["pids"]) == (3, 1)
     assert len(real.processes()) == 4
     real.hold_tasks(2)
-    assert (forked(), real.refused_tasks()) == (2, 2)
+    assert (forked(), counted(real)["pids"]) == (2, 2)
     real.hold_tasks(20)
     real.refuse_tasks()
-    assert (forked(), real.refused_tasks()) == (0, 3)
+    assert (forked(), counted(real)["pids"]) == (0, 3)
 
 
 @pytest.mark.parametrize("controller", ["memory", "pids"])

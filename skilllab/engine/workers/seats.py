@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import json
 import logging
+import math
 import os
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +24,12 @@ from skilllab.programs.cgroups import Cgroup, Counter
 from skilllab.settings import WORKER_BACKSTOP_TASKS, WORKER_START
 
 _NO_VERDICT: Mapping[str, Any] = FrozenDict()
+_ANSWERS = {
+    wire.LOAD: frozenset({wire.READY, wire.FAILED}),
+    wire.CALL: frozenset({wire.DONE, wire.FAILED}),
+    wire.STREAM: frozenset({wire.CHUNK, wire.DONE, wire.FAILED}),
+    wire.NEXT: frozenset({wire.CHUNK, wire.DONE, wire.FAILED}),
+}
 _numbers = itertools.count(1)
 _log = logging.getLogger("skilllab")
 
@@ -84,8 +91,8 @@ class Worker:
         self.born: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[End] = loop.create_future()
         self._loop = loop
+        self._expected: frozenset[int] = frozenset()
         self._waiter: asyncio.Future[Answer | End] | None = None
-        self._early: tuple[wire.Frame, bytes] | None = None
         self._others = 0.0
         self.cpu_before = self.cpu_life = 0.0
         self._status = self._clear = -1
@@ -103,7 +110,7 @@ class Worker:
         if self.ended.done():
             waiter.set_result(self.ended.result())
             return waiter
-        self._waiter = waiter
+        self._waiter, self._expected = waiter, _ANSWERS[kind]
         self._channel.send(kind, self.calls, body)
         return waiter
 
@@ -167,8 +174,11 @@ class Worker:
         self._answer(end)
 
     def _on_frame(self, frame: wire.Frame, body: bytes) -> None:
-        if self._waiter is None or frame.number != self.calls:
+        if self._waiter is None or frame.number != self.calls or frame.kind not in self._expected:
             self._on_garbage("an answer that nobody asked for")
+            return
+        if not all(0 <= seconds < math.inf for seconds in frame[3:]):
+            self._on_garbage("times that cannot be")
             return
         if frame.kind != wire.CHUNK:
             self._others += frame.others
@@ -193,10 +203,11 @@ class Worker:
 
 
 class Seat:
-    """A place for one instance and its worker. Who has taken the seat is alone on it."""
+    """A place for one instance and its worker. Who has taken the seat is alone on it. on_end: told when a worker ended."""
 
-    def __init__(self, supervision: Supervision) -> None:
+    def __init__(self, supervision: Supervision, on_end: Callable[[Seat], object]) -> None:
         self.supervision = supervision
+        self._on_end = on_end
         self.number = supervision.sit(self)
         self.room: Room | None = None
         self.worker: Worker | None = None
@@ -238,7 +249,8 @@ class Seat:
             return
         if not worker.ended.done():
             worker.kill()
-            await asyncio.shield(worker.ended)
+            await asyncio.wait([worker.ended], timeout=WORKER_START)
+            worker.over(End(None, 0.0))  # if nothing was heard of it in all that time
         self.worker = None
         self.replaced += 1
 
@@ -249,7 +261,8 @@ class Seat:
         lost = self._lost
         self.supervision.say({"do": "close", "seat": self.number})
         if lost is not None:
-            await asyncio.shield(lost)
+            await asyncio.wait([lost], timeout=WORKER_START)
+        self._vacate()
 
     def hear(self, said: dict[str, Any] | None) -> None:
         """Takes what the supervisor says of this seat; None: the supervisor is lost, and every instance with it."""
@@ -265,8 +278,10 @@ class Seat:
         elif worker is not None and said["worker"] == worker.number:
             if said["is"] == "born":
                 worker.is_born(said["pid"])
-            else:
-                worker.over(End(said["status"], said["cpu"], said["verdict"]))
+                return
+            worker.over(End(said["status"], said["cpu"], said["verdict"]))
+        if said is not None and worker is not None and worker.ended.done():
+            self._on_end(self)
 
     @property
     def counts_tasks(self) -> bool:
@@ -324,6 +339,8 @@ class Seat:
         fork = {"do": "fork", "seat": self.number, "worker": worker.number, "memory": with_tree}
         self.supervision.say(fork, (worker.theirs.fileno(),))
         worker.theirs.close()
+        if self.room is None:  # the supervisor was lost before it could hear of this worker
+            worker.over(End(None, 0.0, supervisor_lost=True))
         ready = worker.send(wire.LOAD, job.load)
         try:
             async with asyncio.timeout(WORKER_START):
@@ -411,7 +428,7 @@ class Seats:
             if each.room == job.room or each.room is None:
                 return self._idle.pop(at)
         if len(self._seats) < self._most:
-            seat = Seat(self._supervision)
+            seat = Seat(self._supervision, self._renew_idle)
             self._seats.append(seat)
             return seat
         if self._idle:
@@ -449,16 +466,22 @@ class Seats:
 
         self._later(renewed())
 
+    def _renew_idle(self, seat: Seat) -> None:
+        """Renews a worker that was lost while it waited for a call."""
+        if seat in self._idle and seat.worker is not None:
+            self._idle.remove(seat)
+            self.renew(seat, seat.worker.job)
+
     async def aclose(self) -> None:
         """Ends every instance; nobody may hold a seat any more."""
         while self._renewals:
             await asyncio.gather(*self._renewals)
+        self._idle.clear()
         for seat in self._seats:
             await seat.clear()
             await seat.leave()
             self._supervision.rise(seat.number)
         self._seats.clear()
-        self._idle.clear()
 
     def statistics(self) -> WorkerStatistics:
         """Returns how many workers there may be, how many are at work or being made, and how many wait for a call."""

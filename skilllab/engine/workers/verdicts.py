@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +57,7 @@ def ended(worker: Worker, seat: Seat, end: End, elapsed: float, cpu_time: float)
         return exceeded(skill_id, reason, limits.max_cpu_time, max(cpu_time, end.verdict["used"]))
     if reason == "max_memory":
         return exceeded(skill_id, reason, limits.max_memory, end.verdict["used"])
-    if seat.out_of_memory():
+    if seat.out_of_memory() or (end.status is not None and _exit_code(end.status) == program.OUT_OF_MEMORY):
         return exceeded(skill_id, "max_memory", limits.max_memory, seat.memory_peak())
     if end.supervisor_lost:
         return WorkerLostError(f"{skill_id}: the supervisor of its worker ended; the next call starts another")
@@ -104,9 +105,7 @@ def _caused(error: ExecutionError, told: dict[str, Any], cause: BaseException | 
 
 
 def _exit_code(status: int) -> int:
-    from os import waitstatus_to_exitcode
-
-    return waitstatus_to_exitcode(status)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _how(status: int | None) -> str:

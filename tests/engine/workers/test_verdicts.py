@@ -162,6 +162,15 @@ def test_a_lost_worker(end: End, garbage: str, words: str, status: int | None) -
     assert error.status == status
 
 
+def test_a_worker_without_room_for_a_call() -> None:
+    """A worker that ended because a call did not fit met its limit on memory, if it has one, and is lost if not."""
+    end = End(program.OUT_OF_MEMORY << 8, 0.0)
+    error = of_end(end)
+    assert isinstance(error, LimitExceededError)
+    assert (error.limit, error.allowed, error.used) == ("max_memory", 64 * MIB, None)
+    assert isinstance(of_end(end, ResourceLimits()), WorkerLostError)
+
+
 # a failure that the worker tells
 
 
