@@ -15,7 +15,7 @@ from skilllab.engine.argv import arguments, standard_input
 from skilllab.engine.execution import Execution
 from skilllab.engine.guard import checked_count, checked_seconds
 from skilllab.engine.workers.calls import call, stream
-from skilllab.engine.workers.machine import Isolation, checked_isolation
+from skilllab.engine.workers.machine import LEAST, Isolation, checked_isolation
 from skilllab.engine.workers.rooms import COMMANDS, PYTHON, Room, checked_texts, library_path
 from skilllab.engine.workers.seats import Answer, Job, Seat, Seats
 from skilllab.engine.workers.supervision import Supervision
@@ -68,7 +68,7 @@ class SandboxOptions:
 
     def __post_init__(self) -> None:
         for name in ("max_concurrent", "disk", "max_output"):
-            checked_count(name, getattr(self, name))
+            checked_count(name, getattr(self, name), least=LEAST["max_disk"] if name == "disk" else 1)
         checked_seconds("cache_ttl", self.cache_ttl)
         checked_isolation(self.isolation)
         if not isinstance(self.resource_limits, ResourceLimits):

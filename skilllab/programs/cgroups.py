@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -88,13 +87,13 @@ class Cgroup:
 
     def counters(self) -> dict[str, Counter]:
         """Returns counters, by controller: of processes killed because memory ran out, and of tasks refused."""
-        found = {}
+        wanted = {"pids": ("pids.events", b"max ")}
         if "memory" in self.folders:
-            file = _FILES[self._versions["memory"]]["kills"]
-            found["memory"] = Counter(os.path.join(self.folders["memory"], file), b"oom_kill ")
-        if "pids" in self.folders:
-            found["pids"] = Counter(os.path.join(self.folders["pids"], "pids.events"), b"max ")
-        return found
+            wanted["memory"] = (_FILES[self._versions["memory"]]["kills"], b"oom_kill ")
+        paths = {name: os.path.join(folder, wanted[name][0]) for name, folder in self.folders.items()}
+        for path in paths.values():
+            os.stat(path)  # all or none is opened
+        return {name: Counter(path, wanted[name][1]) for name, path in paths.items()}
 
     def hold_tasks(self, more: int | None) -> None:
         """Lets the group have `more` tasks (processes and their threads) than now; None takes the bound away."""
@@ -146,7 +145,7 @@ def candidates() -> dict[str, list[Place]]:
                 found[controller] += [Place(_inside(mount, root, own.get(controller, "/")), "1")]
         elif kind == "cgroup2":
             folder = _inside(mount, root, own.get("", "/"))
-            while folder.startswith(mount):
+            while f"{folder}/".startswith(f"{mount}/") and folder != "/":
                 for controller in _words(folder, "cgroup.subtree_control"):
                     if controller in found:
                         found[controller].append(Place(folder, "2"))
@@ -198,6 +197,8 @@ def _works(controller: str, place: Place, name: str) -> bool:
         group.create()
     except OSError:
         return False
+    import subprocess  # the supervisor, which asks nothing of this kind, starts the sooner
+
     # Not a fork: who asks may have threads.
     visitor = subprocess.Popen(["sleep", "10"], stdin=subprocess.DEVNULL, start_new_session=True)
     try:

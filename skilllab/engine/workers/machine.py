@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from skilllab.errors import InvalidValueError, IsolationError
 from skilllab.frozen import FrozenDict
@@ -22,7 +22,7 @@ ISOLATIONS: tuple[Isolation, ...] = ("bubblewrap", "process")
 NAMESPACES = ("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--as-pid-1")
 """Namespaces of its own for everything, none below them, and an end with whoever started it."""
 
-LEAST = {"max_memory": 2**20, "max_disk": 2**16, "max_cpu_time": 0.001, "max_duration": 0.001}
+LEAST: dict[str, Any] = {"max_memory": 2**20, "max_disk": 2**16, "max_cpu_time": 0.001, "max_duration": 0.001}
 """The least that a limit may be, in its unit: with less a worker could not even answer."""
 
 _log = logging.getLogger("skilllab")

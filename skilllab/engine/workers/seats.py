@@ -10,6 +10,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -361,7 +362,8 @@ class Seat:
         worker.resting = memory[1] if memory else 0
         self._bound(job.limits.max_memory, job.more_tasks)
         if self.cgroup is not None and not self._counters:
-            self._counters = self.cgroup.counters()
+            with suppress(FileNotFoundError):  # the instance was lost just now, which the call will be told
+                self._counters = self.cgroup.counters()
         return worker
 
     def _bound(self, memory: int | None, tasks: int | None) -> None:

@@ -57,7 +57,8 @@ def ended(worker: Worker, seat: Seat, end: End, elapsed: float, cpu_time: float)
         return exceeded(skill_id, reason, limits.max_cpu_time, max(cpu_time, end.verdict["used"]))
     if reason == "max_memory":
         return exceeded(skill_id, reason, limits.max_memory, end.verdict["used"])
-    if seat.out_of_memory() or (end.status is not None and _exit_code(end.status) == program.OUT_OF_MEMORY):
+    no_room = end.status is not None and _exit_code(end.status) == program.OUT_OF_MEMORY
+    if limits.max_memory is not None and (seat.out_of_memory() or no_room):
         return exceeded(skill_id, "max_memory", limits.max_memory, seat.memory_peak())
     if end.supervisor_lost:
         return WorkerLostError(f"{skill_id}: the supervisor of its worker ended; the next call starts another")
@@ -109,6 +110,8 @@ def _exit_code(status: int) -> int:
 
 
 def _how(status: int | None) -> str:
+    if status == program.OUT_OF_MEMORY:
+        return "its worker had no memory left for the call"
     if status == program.BROKEN:
         return "it closed the pipe of its worker"
     if status is None:
