@@ -19,10 +19,11 @@ from skilllab.engine.execution import Execution
 from skilllab.engine.workers.calls import call, stream
 from skilllab.engine.workers.machine import Isolation
 from skilllab.engine.workers.rooms import PYTHON, Room, current_path
-from skilllab.engine.workers.seats import Answer, Job, Seat, Seats
+from skilllab.engine.workers.seats import Seat, Seats
 from skilllab.engine.workers.supervision import Supervision
 from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import failure
+from skilllab.engine.workers.worker import Answer, Job
 from skilllab.errors import HandlerNotRunnableError, InvalidParametersError, WorkerLostError
 from skilllab.loading import LoadedSkill
 from skilllab.model import FunctionHandler, ResourceLimits

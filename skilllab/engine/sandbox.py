@@ -17,10 +17,11 @@ from skilllab.engine.guard import checked_count, checked_seconds
 from skilllab.engine.workers.calls import call, stream
 from skilllab.engine.workers.machine import LEAST, Isolation, checked_isolation
 from skilllab.engine.workers.rooms import COMMANDS, PYTHON, Room, checked_texts, library_path
-from skilllab.engine.workers.seats import Answer, Job, Seat, Seats
+from skilllab.engine.workers.seats import Seat, Seats
 from skilllab.engine.workers.supervision import Supervision
 from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import command_failure, exceeded, failure
+from skilllab.engine.workers.worker import Answer, Job
 from skilllab.errors import (
     HandlerNotRunnableError,
     InvalidOutputError,

@@ -7,7 +7,6 @@ every descendant whose parent ends.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shutil
@@ -22,6 +21,7 @@ from skilllab.programs import rlimits, tree, wire
 from skilllab.programs.board import LOOK, Board, Note
 from skilllab.programs.cgroups import Cgroup, Place
 from skilllab.programs.clearing import clear
+from skilllab.programs.instances import Instance, started
 
 _CORES = os.cpu_count() or 1
 _PATIENCE = 0.1  # s that a warm parent may take to end its worker before it is ended itself
@@ -46,42 +46,6 @@ def main() -> None:
         supervisor.run()
     finally:
         supervisor.close()
-
-
-class Instance:
-    """A warm parent and its worker.
-
-    process: what was started, bwrap or the warm parent itself. warm: the warm parent as seen from here, 0 until it has
-    spoken. worker, pid: number and process of the worker, 0 without one. looked: what was seen of its call last.
-    """
-
-    def __init__(self, seat: int, process: int, sock: socket.socket, stderr: int, opened: dict[str, Any]) -> None:
-        self.seat = seat
-        self.process = process
-        self.sock = sock
-        self.stderr = stderr
-        self.told = b""
-        self.folder: str | None = opened.get("made_folder")
-        self.cgroup: Cgroup | None = opened.get("made_cgroup")
-        self.warm = self.worker = self.pid = 0
-        self.memory: int | None = None
-        self.resting = 0
-        self.turn = 0
-        self.look_next = 0.0
-        self.tree_before = 0.0
-        self.idle_cpu = 0.0
-        self.seen: dict[int, float] = {}
-        self.verdict: dict[str, Any] = {}
-        self.kill_by = _INFINITY
-
-    def seen_in_all(self) -> float:
-        """Returns the most CPU seconds seen of each process below the worker in this call, those that are gone included.
-
-        Of children that nobody waits for (SIGCHLD ignored) the system forgets what they spent.
-        """
-        for pid in tree.descendants(self.pid):
-            self.seen[pid] = max(self.seen.get(pid, 0.0), tree.cpu_time(pid))
-        return sum(self.seen.values())
 
 
 class Supervisor:
@@ -163,7 +127,7 @@ class Supervisor:
                 cgroup = Cgroup({name: self.places[name] for name in said["cgroup"]}, said["cgroup_name"])
                 cgroup.create()
                 said["made_cgroup"] = cgroup
-            instance = self._started(said)
+            instance = started(said)
         except OSError as error:
             self.tell(
                 {"is": "lost", "seat": seat, "why": f"it could not be started: {error}", "worker": 0, "verdict": {}}
@@ -223,6 +187,8 @@ class Supervisor:
         if message is None:
             self._unwatch(instance.sock.fileno())
             return
+        if instance.doomed:
+            return  # it is told with the loss of the instance, before which nothing may begin there
         said = message.said
         what = said.get("is")
         if what == "warm":
@@ -377,47 +343,13 @@ class Supervisor:
 
     # starting and removing
 
-    def _started(self, said: dict[str, Any]) -> Instance:
-        own, theirs = wire.pair("message")
-        wire.tell_sender(own)
-        read, write = os.pipe2(os.O_CLOEXEC)
-        folder: str | None = said.get("made_folder")
-        argv = [*said["argv"], json.dumps({**said["settings"], "folder": folder or said["settings"]["folder"]})]
-        environment = dict(said["env"])
-        if folder is not None:
-            environment.update(dict.fromkeys(("TMPDIR", "HOME"), folder))
-        pid = os.fork()
-        if pid == 0:
-            try:
-                cgroup = said.get("made_cgroup")
-                if cgroup is not None:
-                    cgroup.join(os.getpid())
-                os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-                os.dup2(0, 1)
-                os.dup2(write, 2)
-                os.dup2(theirs.fileno(), 3)
-                os.set_inheritable(3, True)
-                os.closerange(4, 1 << 20)  # whatever else is open here is nothing for a sandbox
-                os.chdir(said["cwd"] or folder or "/")
-                signal.set_wakeup_fd(-1)
-                for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
-                    signal.signal(number, signal.SIG_DFL)
-                os.execve(argv[0], argv, environment)
-            except BaseException as error:  # noqa: BLE001 - this is another process now, and its end is its answer
-                os.write(2, f"{type(error).__name__}: {error}".encode())
-            finally:
-                os._exit(127)
-        theirs.close()
-        os.close(write)
-        return Instance(said["seat"], pid, own, read, said)
-
     def _folder(self, seat: int) -> str:
         if not self.base:
             self.base = tempfile.mkdtemp(prefix=self.name)
         return tempfile.mkdtemp(prefix=f"{seat}-", dir=self.base)
 
     def _kill_instance(self, instance: Instance) -> None:
-        instance.kill_by = _INFINITY
+        instance.kill_by, instance.doomed = _INFINITY, True
         tree.kill(instance.process)
 
     def _remove(self, instance: Instance) -> None:

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from skilllab.engine.execution import Execution
-from skilllab.engine.workers.seats import Answer, End, Job, Seat, Seats, Worker
+from skilllab.engine.workers.seats import Seat, Seats
 from skilllab.engine.workers.verdicts import ended, exceeded
+from skilllab.engine.workers.worker import Answer, End, Job, Worker
 from skilllab.errors import ExecutionError, SkillFailedError
 from skilllab.frozen import FrozenDict
 from skilllab.outcome import ResourceUsage

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from skilllab import format as fmt
-from skilllab.engine.workers.seats import End, Job, Seat, Worker
+from skilllab.engine.workers.seats import Seat
+from skilllab.engine.workers.worker import End, Job, Worker
 from skilllab.errors import ExecutionError, LimitExceededError, RemoteError, SkillFailedError, WorkerLostError
 from skilllab.programs import worker as program
 from skilllab.settings import WORKER_BACKSTOP_TASKS

@@ -68,7 +68,7 @@ SPINS = (
 IGNORES = "import signal\ndef run(params):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    while True: pass"
 MISBEHAVIOURS = {
     "catches every exception": (CATCHES, LimitExceededError, "stopped at max_"),
-    "ignores SIGTERM": (IGNORES, LimitExceededError, "max_cpu_time"),
+    "ignores SIGTERM": (IGNORES, LimitExceededError, "stopped at max_"),
     "forks in a loop": (FORK_BOMB, LimitExceededError, "stopped at max_"),
     "forks and leaves": (COMET, WorkerLostError, "exit code 0"),
     "lifts its soft limits": (LIFTS, LimitExceededError, "max_file_size"),
@@ -149,7 +149,7 @@ def test_a_thousand_kills_leave_nothing(make_lab: Callable[..., Lab], isolation:
     seen = []
     for _ in range(10):
         results = lab.run(lab.engine.execute_many(calls, limit=5, resource_limits=limits, timeout=60.0))
-        assert {type(result.error) for result in results} == {LimitExceededError}
+        assert [result.error for result in results if not isinstance(result.error, LimitExceededError)] == []
         del results
         lab.run(full_again(lab, 5.0))
         gc.collect()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from skilllab.engine.workers.rooms import Room
-from skilllab.engine.workers.seats import End, Job
 from skilllab.engine.workers.verdicts import _SHOWN, _WHAT, _WORDS, allowance, command_failure, ended, exceeded, failure
+from skilllab.engine.workers.worker import End, Job
 from skilllab.errors import ExecutionError, LimitExceededError, RemoteError, SkillFailedError, WorkerLostError
 from skilllab.model import ResourceLimits
 from skilllab.programs import worker as program
