@@ -50,7 +50,8 @@ class FunctionOptions:
     unless its skill says otherwise; None keeps it.
     What follows is for functions with limits, which run in workers: processes of their own. max_workers: such processes at
     once. isolation: "process" (limits only), or "bubblewrap", which also takes away the network and all files but the
-    system's, those where Python finds modules, and `paths`. env: variables besides. preload: modules that a worker finds
+    system's, those where Python finds modules, and `paths`; outputs are pickled all the same, so that it is for functions that
+    are trusted (a script, which answers in JSON, need not be). env: variables besides. preload: modules that a worker finds
     imported; that of the function is. max_output: bytes, pickled, that a call may return.
     """
 

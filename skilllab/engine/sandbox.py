@@ -51,7 +51,9 @@ class SandboxOptions:
     warm parent. max_concurrent: sandboxes at once; further calls wait their turn. resource_limits: of a skill that does not
     name its own. isolation: "bubblewrap", "process" (limits only: nothing is shut in), or None for bubblewrap where it is
     installed. paths: files and folders that every skill may read, besides the system and the interpreter. env: variables that
-    every skill gets. preload: modules that scripts find imported. disk: of the private folder, in bubblewrap, where
+    every skill gets. Where no control group can be written, max_memory bounds the address space of each process and what
+    all of them hold; what lies in files of memory (memfd, /dev/shm) is then not seen. preload: modules that scripts find
+    imported. disk: of the private folder, in bubblewrap, where
     max_disk does not say otherwise. max_output: of what a call may return. cache_ttl: that the output of a cacheable skill
     is kept; None keeps it.
     """
@@ -202,9 +204,11 @@ def _script_output(execution: Execution, job: Job, answer: Answer, usage: Resour
 
 
 def _command_output(execution: Execution, job: Job, answer: Answer, usage: ResourceUsage, seat: Seat) -> Any:
-    said = _parsed(job, answer)
+    head, _, written = answer.body.partition(b"\n")
+    said = _parsed(job, answer._replace(body=head))
     if answer.kind == wire.FAILED:
         raise failure(job, said, None, usage.memory_used, seat)
+    said["stderr"] = written[said["written"] :]
     handler = execution.skill.definition.handler
     assert isinstance(handler, CommandHandler)
     held, floor = said["memory"], said["floor"]
@@ -218,7 +222,7 @@ def _command_output(execution: Execution, job: Job, answer: Answer, usage: Resou
         raise exceeded(job.skill_id, "max_output", job.max_output, said["size"])
     if said["status"] not in handler.exit_codes:
         raise command_failure(job, said, execution.usage.memory_used, seat)
-    return _text(execution.skill_id, handler.output, said["stdout"].encode("latin-1"))
+    return _text(execution.skill_id, handler.output, written[: said["written"]])
 
 
 def _parsed(job: Job, answer: Answer) -> Any:

@@ -20,6 +20,9 @@ _PROGRAM = 16 << 20  # bytes of address space that a program needs before it doe
 class Command:
     """A program and its arguments, started anew for each call. Its limits are set on the program, not on the worker."""
 
+    overhead = 1 << 17
+    """Bytes of an answer beside the output of the program."""
+
     def __init__(self, load: Mapping[str, Any], content: bytes) -> None:
         self._cwd = load["cwd"]
         self._most = load["max_output"]
@@ -40,9 +43,12 @@ class Command:
         return {0, 1, 2}
 
     def call(self, body: bytes) -> bytes:
-        """Runs the program; returns status, usage and what it wrote, as JSON."""
+        """Runs the program; returns a line of JSON with status and usage, then what it wrote to output and error output."""
         asked = json.loads(body)
-        return json.dumps({**self._run(asked["argv"], asked["stdin"]), "floor": self._floor}).encode()
+        found = self._run(asked["argv"], asked["stdin"])
+        out: bytes = found.pop("stdout")
+        err: bytes = found.pop("stderr")
+        return json.dumps({**found, "floor": self._floor, "written": len(out)}).encode() + b"\n" + out + err
 
     def failure(self, error: BaseException | None, told: dict[str, Any]) -> bytes:
         """Returns what is told of an error as JSON."""
@@ -66,8 +72,8 @@ class Command:
                 os.close(drain.descriptor)
         return {
             "status": os.waitstatus_to_exitcode(status),
-            "stdout": out.text(),
-            "stderr": err.text(),
+            "stdout": bytes(out.kept),
+            "stderr": bytes(err.kept),
             "size": out.size,
             "memory": usage.ru_maxrss * 1024,
         }
@@ -114,10 +120,6 @@ class Drain:
             if not self.read(held):
                 return
             held -= self.size - before
-
-    def text(self) -> str:
-        """Returns the bytes kept, each as the character of its number."""
-        return self.kept.decode("latin-1")
 
 
 def _exchange(pid: int, stdin: int, data: bytes, drains: tuple[Drain, ...]) -> None:

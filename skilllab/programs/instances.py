@@ -8,7 +8,7 @@ import signal
 import socket
 from typing import Any
 
-from skilllab.programs import tree, wire
+from skilllab.programs import rlimits, tree, wire
 from skilllab.programs.cgroups import Cgroup
 
 _INFINITY = float("inf")
@@ -67,6 +67,8 @@ def started(said: dict[str, Any]) -> Instance:
     pid = os.fork()
     if pid == 0:
         try:
+            os.setsid()  # a skill that signals its group reaches nobody else
+            rlimits.leave_keyring()
             cgroup = said.get("made_cgroup")
             if cgroup is not None:
                 cgroup.join(os.getpid())

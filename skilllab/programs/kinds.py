@@ -18,6 +18,7 @@ from skilllab.programs import rlimits
 from skilllab.programs.worker import UnsendableError
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_LARGEST_CAUSE = 1 << 20
 _END = object()
 _encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -118,6 +119,7 @@ class Function(_Python):
             try:
                 cause = dumps(error)
                 pickle.loads(cause)
+                cause = cause if len(cause) <= _LARGEST_CAUSE else None
             except Exception:  # noqa: BLE001 - what keeps a foreign error from travelling is foreign code
                 cause = None
         return pickle.dumps((told, cause))

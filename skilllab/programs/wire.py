@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 LOAD, CALL, STREAM, NEXT, STOP = 1, 2, 3, 4, 5  # from the engine to a worker
 READY, DONE, CHUNK, FAILED = 11, 12, 13, 14  # from a worker to the engine
 _MAGIC = b"sk"
-_HEADER = struct.Struct("<2sBxIQddd")
+_HEADER = struct.Struct("<2sBIQddd?")
 _CREDENTIALS = struct.Struct("3i")
 _INTS = array.array("i").itemsize
 HEADER_SIZE = _HEADER.size
@@ -24,7 +24,7 @@ class Frame(NamedTuple):
     """The head of a frame: its kind, the call it belongs to, the bytes that follow, and seconds of the call so far.
 
     elapsed: on the clock, without waiting for a reader. own: CPU time of the worker. others: CPU time of processes that the
-    skill started and waited for.
+    skill started and waited for. left: whether processes are there that it has started and not waited for.
     """
 
     kind: int
@@ -33,6 +33,7 @@ class Frame(NamedTuple):
     elapsed: float = 0.0
     own: float = 0.0
     others: float = 0.0
+    left: bool = False
 
 
 def head(frame: Frame) -> bytes:
@@ -46,9 +47,9 @@ def parse_head(data: bytes | bytearray | memoryview) -> Frame | None:
     return Frame._make(fields) if magic == _MAGIC else None
 
 
-def send_frame(sock: socket.socket, kind: int, number: int, body: bytes = b"", *seconds: float) -> None:
-    """Sends a frame, waiting until all of it is on its way. seconds: elapsed, own and others; see Frame."""
-    begin = head(Frame(kind, number, len(body), *seconds))
+def send_frame(sock: socket.socket, kind: int, number: int, body: bytes = b"", *rest: Any) -> None:
+    """Sends a frame, waiting until all of it is on its way. rest: elapsed, own, others and left; see Frame."""
+    begin = head(Frame(kind, number, len(body), *rest))
     if len(body) < 1 << 16:
         sock.sendall(begin + body)
     else:

@@ -30,6 +30,7 @@ _RESOURCE_OF_ERROR = {
     errno.ENOMEM: "max_memory",
     errno.ENETUNREACH: "max_network_requests",
 }
+_NEARLY = 1 << 20  # bytes that may be free in a folder that is full for who wanted more
 _NO_NAMES = (-2, -3)  # EAI_NONAME, EAI_AGAIN: where there is no network, no name is found
 
 
@@ -118,7 +119,7 @@ class Server:
         self._folder = folder
         self._sock = sock
         self._handler = handler
-        self._max_output = max_output
+        self._max_output = max_output + getattr(handler, "overhead", 0)
         self._before, self._waited = spent(), 0.0
 
     def answer(self, frame: wire.Frame, body: bytes) -> None:
@@ -136,14 +137,23 @@ class Server:
         except UnsendableError as error:
             answer = self._handler.failure(None, error.said)
         except BaseException as error:  # noqa: BLE001 - no skill ends its worker by raising
-            answer = self._handler.failure(error, _told(error))
+            answer = self._handler.failure(error, self._with_disk(_told(error)))
         if self._folder is not None:
             empty(self._folder)
         self._send(kind, frame.number, answer)
 
+    def _with_disk(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Adds what the private folder holds where an error says that there is no room; elsewhere that is no limit of ours."""
+        if told["limit"] == "max_disk" and self._folder is not None:
+            state = os.statvfs(self._folder)
+            full = state.f_bavail * state.f_frsize < _NEARLY
+            told["used"] = (state.f_blocks - state.f_bfree) * state.f_frsize
+            told["limit"] = "max_disk" if full else None
+        return told
+
     def _send(self, kind: int, number: int, body: bytes) -> None:
         elapsed, own, others = (now - before for now, before in zip(spent(), self._before, strict=True))
-        wire.send_frame(self._sock, kind, number, body, elapsed - self._waited, own, others)
+        wire.send_frame(self._sock, kind, number, body, elapsed - self._waited, own, others, has_children())
 
     def _stream(self, frame: wire.Frame, body: bytes) -> None:
         chunks: Iterator[bytes] = self._handler.stream(body)
@@ -187,6 +197,15 @@ class _GoneError(Exception):
         self.error = error
 
 
+def has_children() -> bool:
+    """Tells whether this process has children that it has not waited for."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def spent() -> tuple[float, float, float]:
     """Returns the seconds of the clock, CPU seconds of this process, and CPU seconds of those that it has waited for.
 
@@ -226,5 +245,6 @@ def _limit_behind(error: BaseException | None) -> str | None:
             return _RESOURCE_OF_ERROR[error.errno]
         if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
             return "max_processes"
-        error, seen = error.__cause__ or error.__context__, seen + 1
+        behind = None if error.__suppress_context__ else error.__context__
+        error, seen = error.__cause__ or behind, seen + 1
     return None

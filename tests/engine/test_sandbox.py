@@ -78,7 +78,9 @@ def test_warm_and_fresh_state(make_lab: Callable[..., Lab], isolation: str) -> N
         made = make_lab(isolation, reuse_instances=reuse)
         made.register(script_skill(id="counts", source=COUNTS), script_skill(id="litters", source=LITTERS))
         assert [made.execute("counts").output for _ in range(3)] == counts
-        assert [made.execute("litters").output for _ in range(3)] == [[], [], []]
+        first, *others = (made.execute("litters").output for _ in range(3))
+        assert not {"file", "folder"} & set(first)  # what is named below the temporary folder has its place there
+        assert others == [first, first]
 
 
 def test_a_worker_is_one_skills_only(make_lab: Callable[..., Lab]) -> None:  # noqa: F811

@@ -27,7 +27,11 @@ WORKER = """
         asked = json.loads(line)
         command.hold(asked["limits"])
         try:
-            print(command.call(json.dumps(asked).encode()).decode(), flush=True)
+            head, _, written = command.call(json.dumps(asked).encode()).partition(b"\\n")
+            said = json.loads(head)
+            said["stdout"] = written[: said["written"]].decode("latin-1")
+            said["stderr"] = written[said["written"] :].decode("latin-1")
+            print(json.dumps(said), flush=True)
         except Exception as error:
             print(command.failure(error, {"type": type(error).__name__}).decode(), flush=True)
     tree.sweep()

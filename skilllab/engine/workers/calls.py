@@ -21,6 +21,7 @@ _NETWORK = ("network_requests", "redirects")
 _UNCOUNTED = FrozenDict(dict.fromkeys(_NETWORK, "requests are counted in layer 3 only"))
 _NO_MEMORY = "the system does not tell what this process held"
 _WITH_OTHERS = "it started processes of its own, whose memory was not measured"
+_NOT_WAITED_FOR = "it started processes and did not wait for them, so that their CPU time is not known"
 _GROWTH = 4  # a worker that holds on to more than this part of its memory limit is renewed
 
 Read = Callable[[Answer, ResourceUsage, Seat], Any]
@@ -128,6 +129,8 @@ def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | En
     limits, skill_id = worker.job.limits, execution.skill_id
     if isinstance(answer, End):
         used = max(0.0, answer.cpu_time - worker.cpu_life)
+        if answer.verdict.get("reason") == "max_cpu_time":
+            used = max(used, answer.verdict["used"])
         execution.usage = ResourceUsage(used or None, None, None, None, _lost_usage(used))
         raise ended(worker, seat, answer, elapsed, used)
     memory = worker.memory()
@@ -152,13 +155,16 @@ def _usage(worker: Worker, answer: Answer, memory: tuple[int, int] | None) -> Re
     used = None
     if memory is None:
         unmeasured["memory_used"] = _NO_MEMORY
-    elif answer.with_processes:
+    elif answer.with_processes or answer.left:
         unmeasured["memory_used"] = _WITH_OTHERS
     else:
         used = max(0, memory[0] - worker.resting)
     if memory is not None:
         worker.held = memory[1]
-    return ResourceUsage(answer.cpu_time, used, requests, requests, FrozenDict(unmeasured))
+    if answer.left:
+        unmeasured["cpu_time"] = _NOT_WAITED_FOR
+    cpu_time = None if answer.left else answer.cpu_time
+    return ResourceUsage(cpu_time, used, requests, requests, FrozenDict(unmeasured))
 
 
 def _lost_usage(cpu_time: float) -> FrozenDict:

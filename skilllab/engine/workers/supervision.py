@@ -23,6 +23,7 @@ from skilllab.programs.cgroups import PREFIX, Cgroup
 from skilllab.programs.clearing import clear
 
 _BOOT = "import sys; sys.path.insert(0, {!r}); from skilllab.programs.supervisor import main; main()"
+_GRACE = 5.0  # s that a supervisor may take to end everything before it is killed itself
 _log = logging.getLogger("skilllab")
 
 
@@ -116,7 +117,7 @@ class Supervision:
         wait = asyncio.get_running_loop().run_in_executor
         if process is not None:
             self._forget()
-            await wait(None, process.wait)
+            await wait(None, _ended, process)
         if self.lost:
             await wait(None, clear, self.machine.places, self._name)
 
@@ -126,6 +127,7 @@ class Supervision:
         if process is None or loop is None:
             return
         if loop.is_closed():
+            self._occupants.clear()  # with the loop went everybody who could have been told
             self._end_now()
         else:
             loop.call_soon_threadsafe(self._end_now)
@@ -136,7 +138,7 @@ class Supervision:
             self._forget()
             for occupant in tuple(self._occupants.values()):
                 occupant.hear(None)
-            threading.Thread(target=process.wait, name="skilllab-reaper", daemon=True).start()
+            threading.Thread(target=_ended, args=(process,), name="skilllab-reaper", daemon=True).start()
 
     def _start(self) -> None:
         if self._process is not None:
@@ -201,3 +203,12 @@ class Supervision:
         board, self.board = self.board, None
         if board is not None:
             board.close()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a supervisor that has been told to end; kills one that does not."""
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -80,7 +80,7 @@ def failure(
     if hint is not None and allowed is not None:
         if hint == "max_output":
             return exceeded(job.skill_id, hint, allowed, told["used"])
-        used = memory_used if hint == "max_memory" else allowed
+        used = memory_used if hint == "max_memory" else told.get("used", allowed)
         return _caused(exceeded(job.skill_id, hint, allowed, used, ", and it asked for more"), told, cause)
     text = f"{told['type']}{': ' if told['message'] else ''}{told['message']}"
     return _caused(SkillFailedError(f"{job.skill_id}: {text}"), told, cause)
@@ -142,7 +142,7 @@ _XFSZ = 25
 
 def command_failure(job: Job, said: dict[str, Any], memory_used: int | None, seat: Seat) -> ExecutionError:
     """Returns the error for a program that ended with another exit status than it may."""
-    status, words = said["status"], said["stderr"].encode("latin-1").decode(errors="replace").strip()
+    status, words = said["status"], said["stderr"].decode(errors="replace").strip()
     last = words[-300:]
     hint = "max_file_size" if status in (-_XFSZ, 128 + _XFSZ) else None
     hint = hint or next((limit for text, limit in _WORDS if text in last), None)

@@ -48,8 +48,8 @@ class Job:
 class Answer(NamedTuple):
     """What a worker answered: kind of frame, body, seconds that it took, CPU seconds with processes that it waited for.
 
-    with_processes: whether there were such. elapsed is told by the worker, so that no pause of this loop counts; a worker
-    that lies of it is ended by the supervisor all the same.
+    with_processes: whether there were such; left: whether there are others, of which nothing is known. elapsed is told by
+    the worker, so that no pause of this loop counts; one that lies of it is ended by the supervisor all the same.
     """
 
     kind: int
@@ -57,6 +57,7 @@ class Answer(NamedTuple):
     elapsed: float
     cpu_time: float
     with_processes: bool
+    left: bool = False
 
 
 class End(NamedTuple):
@@ -92,7 +93,7 @@ class Worker:
         self.cpu_before = self.cpu_life = 0.0
         self._status = self._clear = -1
         ours, self.theirs = wire.pair("stream")
-        self._channel = Channel(loop, ours, job.max_output + 2**16, self._on_frame, self._on_garbage)
+        self._channel = Channel(loop, ours, job.max_output + 2**18, self._on_frame, self._on_garbage)
 
     @property
     def alive(self) -> bool:
@@ -172,14 +173,14 @@ class Worker:
         if self._waiter is None or frame.number != self.calls or frame.kind not in self._expected:
             self._on_garbage("an answer that nobody asked for")
             return
-        if not all(0 <= seconds < math.inf for seconds in frame[3:]):
+        if not all(0 <= seconds < math.inf for seconds in (frame.elapsed, frame.own, frame.others)):
             self._on_garbage("times that cannot be")
             return
         if frame.kind != wire.CHUNK:
             self._others += frame.others
         # What it says is exact and what is seen from outside may be a tick late; it cannot have spent less than was seen.
         own = max(frame.own, tree.cpu_time(self.pid) - self.cpu_before)
-        self._answer(Answer(frame.kind, body, frame.elapsed, own + frame.others, frame.others > 0))
+        self._answer(Answer(frame.kind, body, frame.elapsed, own + frame.others, frame.others > 0, frame.left))
 
     def _on_garbage(self, what: str) -> None:
         self.garbage = what

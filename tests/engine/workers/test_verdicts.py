@@ -64,7 +64,7 @@ def failed(job: Job, said: dict[str, Any], cause: Any = None, memory: int | None
 
 
 def of_command(job: Job, status: int, stderr: str, memory: int | None = None, seat: Any = None) -> Any:
-    said = {"status": status, "stderr": stderr.encode().decode("latin-1")}
+    said = {"status": status, "stderr": stderr.encode()}
     return command_failure(job, said, memory, seat or FakeSeat())  # type: ignore[arg-type]
 
 
@@ -347,5 +347,5 @@ def test_last_words_are_cut_from_the_front() -> None:
     """Only the end of standard error is told, and only there a limit is looked for; bytes that are no text do no harm."""
     error = of_command(job(), 1, "No space left on device\n" + "x" * 400)
     assert (type(error), str(error)) == (SkillFailedError, f"tested: it ended with exit code 1: {'x' * 300}")
-    said = {"status": 1, "stderr": "\xff\xfe bad"}
+    said = {"status": 1, "stderr": b"\xff\xfe bad"}
     assert str(command_failure(job(), said, None, FakeSeat())).endswith("\ufffd\ufffd bad")  # type: ignore[arg-type]
