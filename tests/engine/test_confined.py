@@ -135,7 +135,7 @@ def test_a_skill_may_demand_isolation(make_lab: Any) -> None:  # noqa: F811
     made.register(demands, bounded)
     result = made.execute("demands")
     assert result.metadata.isolation == "bubblewrap"
-    assert "home" not in result.output
+    assert "var" not in result.output
     assert "tmp" in result.output
     assert made.execute("bounded", {"n": 1000}).output == 1000
     error = made.execute("bounded", {"n": 2**28}).error
