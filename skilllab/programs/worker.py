@@ -30,6 +30,7 @@ _RESOURCE_OF_ERROR = {
     errno.ENOMEM: "max_memory",
     errno.ENETUNREACH: "max_network_requests",
 }
+_TICKS = 50_000_000  # ns, several ticks of any clock
 _NEARLY = 1 << 20  # bytes that may be free in a folder that is full for who wanted more
 _NO_NAMES = (-2, -3)  # EAI_NONAME, EAI_AGAIN: where there is no network, no name is found
 
@@ -117,6 +118,7 @@ class Server:
 
     def __init__(self, sock: socket.socket, handler: Any, max_output: int, folder: str | None = None) -> None:
         self._folder = folder
+        self._changed = 0  # when something was last made or removed in the folder, in ns since the epoch
         self._sock = sock
         self._handler = handler
         self._max_output = max_output + getattr(handler, "overhead", 0)
@@ -138,9 +140,17 @@ class Server:
             answer = self._handler.failure(None, error.said)
         except BaseException as error:  # noqa: BLE001 - no skill ends its worker by raising
             answer = self._handler.failure(error, self._with_disk(_told(error)))
-        if self._folder is not None:
+        if self._folder is not None and self._touched(self._folder):
             empty(self._folder)
         self._send(kind, frame.number, answer)
+
+    def _touched(self, folder: str) -> bool:
+        """Tells whether something may have been made in the folder since it was found so the last time.
+
+        The times of files are as coarse as the clock's tick: one of just now says nothing.
+        """
+        before, self._changed = self._changed, os.lstat(folder).st_mtime_ns
+        return before != self._changed or time.time_ns() - self._changed < _TICKS
 
     def _with_disk(self, told: dict[str, Any]) -> dict[str, Any]:
         """Adds what the private folder holds where an error says that there is no room; elsewhere that is no limit of ours."""

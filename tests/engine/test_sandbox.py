@@ -329,3 +329,14 @@ def test_options_are_checked(options: dict[str, Any], named: str) -> None:
     """An option without a meaning is an error that shows it."""
     with pytest.raises(InvalidValueError, match=named):
         SandboxOptions(**options)
+
+
+def test_the_folder_is_emptied_however_fast_calls_follow(lab: Lab) -> None:  # noqa: F811
+    """Of calls that follow one another within a tick of the clock, none finds what another one has made."""
+    makes = "import os\ndef run(params):\n    found = 'file' in os.listdir('.')\n    open('file', 'w').close()\n    return found"
+    lab.register(script_skill(id="makes", source=makes))
+
+    async def run() -> set[Any]:
+        return {(await lab.engine.execute("makes")).output for _ in range(300)}
+
+    assert lab.run(run()) == {False}
