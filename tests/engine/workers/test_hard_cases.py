@@ -41,7 +41,7 @@ COMET = (
 )
 CATCHES = (
     "def run(params):\n    while True:\n        try:\n            bytearray(10**9)\n"
-    "            open('f', 'wb').write(bytes(10**8))\n        except BaseException: pass"
+    "            open('f', 'wb').write(bytes(10**8))\n        except BaseException: continue"
 )
 LIFTS = (
     "import resource\ndef run(params):\n    for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE):\n"
