@@ -1,14 +1,20 @@
-"""Control groups, version 1 or 2, where they are writable: what holds the memory and the tasks of a whole tree."""
+"""Control groups, version 1 or 2, where they are writable: what holds the memory and the tasks of a whole tree.
+
+Their clock also counts the CPU time of processes that nobody waits for, which the system forgets otherwise.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-CONTROLLERS = ("memory", "pids")
+CONTROLLERS = ("memory", "pids", "cpu")
 PREFIX = "skilllab-"
 _FREE = {"1": "-1", "2": "max"}
+_NAMES = {"cpuacct": "cpu", "cpu": ""}
+"""Of controllers of version 1 that have another name here: there the clock is a controller of its own."""
+_CLOCK = {"1": (b"", 1e-9), "2": (b"usage_usec ", 1e-6)}
 _FILES = {
     "1": {
         "limit": "memory.limit_in_bytes",
@@ -16,6 +22,7 @@ _FILES = {
         "usage": "memory.usage_in_bytes",
         "peak": "memory.max_usage_in_bytes",
         "kills": "memory.oom_control",
+        "clock": "cpuacct.usage",
     },
     "2": {
         "limit": "memory.max",
@@ -23,6 +30,7 @@ _FILES = {
         "usage": "memory.current",
         "peak": "memory.peak",
         "kills": "memory.events",
+        "clock": "cpu.stat",
     },
 }
 
@@ -86,14 +94,24 @@ class Cgroup:
             return None
 
     def counters(self) -> dict[str, Counter]:
-        """Returns counters, by controller: of processes killed because memory ran out, and of tasks refused."""
-        wanted = {"pids": ("pids.events", b"max ")}
-        if "memory" in self.folders:
-            wanted["memory"] = (_FILES[self._versions["memory"]]["kills"], b"oom_kill ")
-        paths = {name: os.path.join(folder, wanted[name][0]) for name, folder in self.folders.items()}
-        for path in paths.values():
+        """Returns counters, by controller: processes killed because memory ran out, tasks refused, CPU seconds."""
+        wanted = {name: self._counter(name) for name in self.folders}
+        for path, _, _ in wanted.values():
             os.stat(path)  # all or none is opened
-        return {name: Counter(path, wanted[name][1]) for name, path in paths.items()}
+        return {name: Counter(*each) for name, each in wanted.items()}
+
+    def clock(self) -> Counter | None:
+        """Returns the counter of CPU seconds, None where there is none."""
+        return Counter(*self._counter("cpu")) if "cpu" in self.folders else None
+
+    def _counter(self, controller: str) -> tuple[str, bytes, float]:
+        files = _FILES[self._versions[controller]]
+        name, row, unit = {
+            "memory": (files["kills"], b"oom_kill ", 1),
+            "pids": ("pids.events", b"max ", 1),
+            "cpu": (files["clock"], *_CLOCK[self._versions[controller]]),
+        }[controller]
+        return os.path.join(self.folders[controller], name), row, unit
 
     def hold_tasks(self, more: int | None) -> None:
         """Lets the group have `more` tasks (processes and their threads) than now; None takes the bound away."""
@@ -108,19 +126,21 @@ class Cgroup:
 
 
 class Counter:
-    """A number that a group counts, in a file that stays open: the row that begins with `name`."""
+    """A number that a group counts, in a file that stays open: what follows `name`, which stands there once, times `unit`."""
 
-    def __init__(self, path: str, name: bytes) -> None:
+    def __init__(self, path: str, name: bytes, unit: float = 1) -> None:
         self._name = name
+        self._unit = unit
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def read(self) -> int:
+    def read(self) -> float:
         """Returns the number as it is now; 0 when the group is gone."""
         try:
-            rows = os.pread(self._descriptor, 4096, 0).splitlines()
+            text = os.pread(self._descriptor, 4096, 0)
         except OSError:
             return 0
-        return sum(int(row.split()[1]) for row in rows if row.startswith(self._name))
+        begin = text.find(self._name) + len(self._name)
+        return int(text[begin : text.find(b"\n", begin)]) * self._unit
 
     def close(self) -> None:
         """Closes the file."""
@@ -141,12 +161,14 @@ def candidates() -> dict[str, list[Place]]:
     own = dict(_own_paths())
     for mount, root, kind, options in _mounts():
         if kind == "cgroup":
-            for controller in set(CONTROLLERS) & set(options.split(",")):
-                found[controller] += [Place(_inside(mount, root, own.get(controller, "/")), "1")]
+            for named in options.split(","):
+                controller = _NAMES.get(named, named)
+                if controller in found:
+                    found[controller].append(Place(_inside(mount, root, own.get(named, "/")), "1"))
         elif kind == "cgroup2":
             folder = _inside(mount, root, own.get("", "/"))
             while f"{folder}/".startswith(f"{mount}/") and folder != "/":
-                for controller in _words(folder, "cgroup.subtree_control"):
+                for controller in {*_words(folder, "cgroup.subtree_control"), "cpu"}:  # every group has a clock
                     if controller in found:
                         found[controller].append(Place(folder, "2"))
                 folder = os.path.dirname(folder)
@@ -191,6 +213,13 @@ def clear_stale(places: Mapping[str, Place], mine: str) -> None:
                 _removed(stale)
 
 
+_TRIALS: dict[str, Callable[[Cgroup], object]] = {
+    "memory": lambda group: group.hold_memory(1 << 30),
+    "pids": lambda group: group.hold_tasks(8),
+    "cpu": lambda group: group.counters()["cpu"].close(),
+}
+
+
 def _works(controller: str, place: Place, name: str) -> bool:
     group = Cgroup({controller: place}, name)
     try:
@@ -203,7 +232,7 @@ def _works(controller: str, place: Place, name: str) -> bool:
     visitor = subprocess.Popen(["sleep", "10"], stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         group.join(visitor.pid)
-        group.hold_memory(1 << 30) if controller == "memory" else group.hold_tasks(8)
+        _TRIALS[controller](group)
     except OSError:
         return False
     finally:

@@ -8,8 +8,9 @@ import signal
 import socket
 from typing import Any
 
-from skilllab.programs import rlimits, tree, wire
+from skilllab.programs import rlimits, wire
 from skilllab.programs.cgroups import Cgroup
+from skilllab.programs.usage import CallUsage
 
 _INFINITY = float("inf")
 
@@ -19,7 +20,7 @@ class Instance:
 
     process: what was started, bwrap or the warm parent itself. warm: the warm parent as seen from here, 0 until it has
     spoken. worker, pid: number and process of the worker, 0 without one. memory: bytes that its
-    tree may hold where nothing else bounds that. turn, look_next, tree_before, seen, idle_cpu: what was noted of its call.
+    tree may hold where nothing else bounds that. turn, look_next, idle_cpu: what was noted of its call. usage: what it spends.
     verdict: why it was ended; kill_by: when the whole instance goes if it has not ended by then; doomed: it was
     killed, and what it says until its end counts no more.
     """
@@ -32,26 +33,28 @@ class Instance:
         self.told = b""
         self.folder: str | None = opened.get("made_folder")
         self.cgroup: Cgroup | None = opened.get("made_cgroup")
+        self.clock = self.cgroup.clock() if self.cgroup is not None else None
         self.warm = self.worker = self.pid = 0
         self.memory: int | None = None
         self.resting = 0
         self.turn = 0
         self.look_next = 0.0
-        self.tree_before = 0.0
         self.idle_cpu = 0.0
-        self.seen: dict[int, float] = {}
+        self.usage: CallUsage | None = None
         self.verdict: dict[str, Any] = {}
         self.kill_by = _INFINITY
         self.doomed = False
 
-    def seen_in_all(self) -> float:
-        """Returns the most CPU seconds seen of each process below the worker in this call, those that are gone included.
+    def begin(self, before: float) -> None:
+        """Begins to measure a call, in which the worker had spent `before` CPU seconds when it began."""
+        self.usage = CallUsage(self.warm, self.pid, before, self.clock)
 
-        Of children that nobody waits for (SIGCHLD ignored) the system forgets what they spent.
-        """
-        for pid in tree.descendants(self.pid):
-            self.seen[pid] = max(self.seen.get(pid, 0.0), tree.cpu_time(pid))
-        return sum(self.seen.values())
+    def close(self) -> None:
+        """Closes what it was heard and measured through."""
+        self.sock.close()
+        os.close(self.stderr)
+        if self.clock is not None:
+            self.clock.close()
 
 
 def started(said: dict[str, Any]) -> Instance:

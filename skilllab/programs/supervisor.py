@@ -248,8 +248,7 @@ class Supervisor:
         del self.instances[instance.seat]
         for descriptor in (instance.sock.fileno(), instance.stderr):
             self._unwatch(descriptor)
-        instance.sock.close()
-        os.close(instance.stderr)
+        instance.close()
         self._remove(instance)
         text = instance.told.decode(errors="replace").strip()
         why = f"its process ended with status {os.waitstatus_to_exitcode(status)}{': ' if text else ''}{text}"
@@ -291,10 +290,7 @@ class Supervisor:
     def _look_at_call(self, instance: Instance, note: Note, now: float) -> None:
         if note.turn != instance.turn:
             instance.turn, instance.look_next = note.turn, now
-            spent = tree.cpu_time(instance.pid)
-            # What was spent since the call began and before this first look is the call's as well.
-            instance.tree_before = tree.tree_cpu_time(instance.warm) - max(0.0, spent - note.cpu_before)
-            instance.seen = {}
+            instance.begin(note.cpu_before)
             instance.resting = instance.resting or tree.memory(instance.warm)
         if now >= note.deadline:
             self.end(instance.seat, instance.worker, {"reason": "max_duration"})
@@ -302,17 +298,18 @@ class Supervisor:
             self._look_at_usage(instance, now, note.cpu_limit)
 
     def _look_at_usage(self, instance: Instance, now: float, cpu_limit: float) -> None:
-        soonest = 1.0
-        if cpu_limit < _INFINITY:
-            used = max(tree.tree_cpu_time(instance.warm) - instance.tree_before, instance.seen_in_all())
+        soonest, usage = 1.0, instance.usage
+        if cpu_limit < _INFINITY and usage is not None:
+            used = usage.cpu_time()
             if used > cpu_limit:
-                self.end(instance.seat, instance.worker, {"reason": "max_cpu_time", "used": used})
+                verdict = {"reason": "max_cpu_time", "used": used, "estimated": usage.estimated}
+                self.end(instance.seat, instance.worker, verdict)
                 return
-            soonest = LOOK if instance.seen else (cpu_limit - used) / _CORES
+            # What nobody counts is only seen while it is there.
+            soonest = LOOK if instance.clock is None else (cpu_limit - used) / _CORES
         if instance.memory is not None:  # nothing else holds that of a whole tree
             soonest = min(soonest, 0.05)
-            pids = tree.children(instance.pid)
-            held = tree.memory(instance.warm) - instance.resting if pids else 0
+            held = tree.memory(instance.warm) - instance.resting
             if held > instance.memory:
                 self.end(instance.seat, instance.worker, {"reason": "max_memory", "used": held})
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -55,6 +55,24 @@ def waited_cpu_time(pid: int) -> float:
     return (int(fields[13]) + int(fields[14])) / _TICK
 
 
+def forgets_children(pid: int) -> bool:
+    """Tells whether a process ignores SIGCHLD, so that the system forgets what its children spent (wait(2), Notes)."""
+    try:
+        rows = _read(f"/proc/{pid}/status").splitlines()
+    except OSError:
+        return False
+    ignored = next((int(row.split()[1], 16) for row in rows if row.startswith("SigIgn:")), 0)
+    return bool(ignored >> (signal.SIGCHLD - 1) & 1)
+
+
+def is_running(pid: int) -> bool:
+    """Tells whether a process runs, or waits for nothing but a processor."""
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "R"
+    except OSError:
+        return False
+
+
 def tree_cpu_time(root: int) -> float:
     """Returns the seconds that the descendants of a process spent on a processor, those that are gone included."""
     spent = waited_cpu_time(root)
@@ -64,11 +82,14 @@ def tree_cpu_time(root: int) -> float:
 
 
 def memory(pid: int) -> int:
-    """Returns the bytes that the descendants of a process hold, what they share counted once; 0 when they are gone."""
+    """Returns the bytes that the descendants of a process hold, what they share counted once; 0 when they are gone.
+
+    What stands in open files of memory (memfd_create, /dev/shm) counts also where nobody has mapped it.
+    """
     pids = list(descendants(pid))
-    if len(pids) == 1:
-        return resident(pids[0])
-    return sum(map(_proportional, pids))
+    held = resident(pids[0]) if len(pids) == 1 else sum(_proportional(each, "Pss") for each in pids)
+    files = sum(_files_of_memory(pids).values())
+    return held + max(0, files - sum(_proportional(each, "Pss_Shmem") for each in pids)) if files else held
 
 
 def resident(pid: int) -> int:
@@ -79,12 +100,27 @@ def resident(pid: int) -> int:
         return 0
 
 
-def _proportional(pid: int) -> int:
+def _proportional(pid: int, what: str) -> int:
+    """Returns a process's share of what is mapped: "Pss" is all of it, "Pss_Shmem" that of files of memory."""
     try:
         rows = _read(f"/proc/{pid}/smaps_rollup").splitlines()
     except OSError:  # gone, or a process that lets nobody look: then all that it holds counts
-        return resident(pid)
-    return sum(int(row.split()[1]) * 1024 for row in rows if row.startswith("Pss:"))
+        return resident(pid) if what == "Pss" else 0
+    return sum(int(row.split()[1]) * 1024 for row in rows if row.startswith(f"{what}:"))
+
+
+def _files_of_memory(pids: Iterable[int]) -> dict[tuple[int, int], int]:
+    """Returns the bytes of each open file that stands in memory alone, by device and inode."""
+    found: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    path = f"/proc/{pid}/fd/{name}"
+                    if os.readlink(path).startswith(("/memfd:", "/dev/shm/")):
+                        state = os.stat(path)
+                        found[state.st_dev, state.st_ino] = state.st_blocks * 512
+    return found
 
 
 def kill(pid: int) -> None:

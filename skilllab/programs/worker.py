@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,9 @@ class UnsendableError(Exception):
 def serve(sock: socket.socket, folder: str | None) -> int:
     """Serves the calls that come over the socket; returns the exit status. folder: emptied after each call."""
     try:
-        _, body = wire.receive_frame(sock)
+        frame, body = wire.receive_frame(sock)
+        if frame.kind != wire.LOAD:
+            return BROKEN
         server = _loaded(sock, body, folder)
         if server is None:
             return 0
@@ -208,11 +211,11 @@ class _GoneError(Exception):
 
 
 def has_children() -> bool:
-    """Tells whether this process has children that it has not waited for."""
+    """Tells whether this process has children that it has not waited for, or may have had such."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return False
+        return signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
     return True
 
 

@@ -65,7 +65,7 @@ def version_2(tmp_path: Path) -> Cgroup:
     return Cgroup({name: Place(str(tmp_path), "2") for name in ("memory", "pids")}, GROUP)
 
 
-def counted(cgroup: Cgroup) -> dict[str, int]:
+def counted(cgroup: Cgroup) -> dict[str, float]:
     """What the group has counted so far: kills for want of memory, refusals of tasks."""
     counters = cgroup.counters()
     numbers = {controller: counter.read() for controller, counter in counters.items()}
@@ -155,6 +155,18 @@ def test_kills_are_counted_by_the_process(version_1: Cgroup, version_2: Cgroup) 
     assert (counted(version_1)["memory"], counted(version_2)["memory"]) == (3, 1)
 
 
+def test_cpu_time(tmp_path: Path) -> None:
+    """A group's clock is in seconds: of nanoseconds in version 1, of microseconds in version 2."""
+    made(tmp_path / "1" / GROUP, cpuacct__usage="2500000000\n")
+    made(tmp_path / "2" / GROUP, cpu__stat="usage_usec 1500000\nuser_usec 7\n")
+    for version, seconds in (("1", 2.5), ("2", 1.5)):
+        clock = Cgroup({"cpu": Place(str(tmp_path / version), version)}, GROUP).clock()
+        assert clock is not None
+        assert clock.read() == pytest.approx(seconds)
+        clock.close()
+    assert Cgroup({"pids": Place(str(tmp_path), "2")}, GROUP).clock() is None
+
+
 def test_a_peak_that_is_not_told_is_none(version_2: Cgroup) -> None:
     """Systems before Linux 5.19 have no peak in version 2."""
     (Path(version_2.folders["memory"]) / "memory.peak").unlink()
@@ -235,6 +247,7 @@ def test_candidates_of_version_1(
     assert found == {
         "memory": [Place(f"/sys/fs/cgroup/memory{inside}", "1")],
         "pids": [Place("/sys/fs/cgroup/pids", "1")],
+        "cpu": [Place("/sys/fs/cgroup/cpu,cpuacct/x", "1")],
     }
 
 
@@ -249,28 +262,42 @@ def test_controllers_that_are_mounted_together(system: Callable[[str, str], dict
     """Two controllers of one mount have the same folder."""
     mount = "35 31 0:32 / /cg/both rw - cgroup cgroup rw,pids,memory\n"
     place = [Place("/cg/both/me", "1")]
-    assert system(mount, "4:memory,pids:/me\n") == {"memory": place, "pids": place}
+    assert system(mount, "4:memory,pids:/me\n") == {"memory": place, "pids": place, "cpu": []}
+
+
+@pytest.mark.parametrize("options", ["rw,cpuacct", "rw,cpu,cpuacct"])
+def test_the_clock_of_version_1(system: Callable[[str, str], dict[str, list[Place]]], options: str) -> None:
+    """In version 1 a controller named cpuacct counts CPU time; the one named cpu only shares it out."""
+    mounts = f"35 31 0:32 / /cg/clock rw - cgroup cgroup {options}\n36 31 0:33 / /cg/shares rw - cgroup cgroup rw,cpu\n"
+    assert system(mounts, "4:cpuacct,cpu:/me\n")["cpu"] == [Place("/cg/clock/me", "1")]
 
 
 def test_no_control_groups_at_all(system: Callable[[str, str], dict[str, list[Place]]]) -> None:
     """Where nothing is mounted there is nothing to try."""
-    assert system("22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n", "") == {"memory": [], "pids": []}
+    assert system("22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n", "") == {
+        "memory": [],
+        "pids": [],
+        "cpu": [],
+    }
 
 
 def test_candidates_of_version_2(system: Callable[[str, str], dict[str, list[Place]]], tmp_path: Path) -> None:
-    """From the process's own group outwards to the mount, each folder counts whose children get the controller."""
+    """From the process's own group outwards to the mount, each folder counts whose children get the controller.
+
+    All of them have a clock.
+    """
     inner = made(tmp_path / "slice" / "me", cgroup__subtree_control="\n")
     made(inner.parent, cgroup__subtree_control="pids\n")
     made(tmp_path, cgroup__subtree_control="cpu memory pids\n")
     found = system(f"41 31 0:38 / {tmp_path} rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n", "0::/slice/me\n")
     top, middle = Place(str(tmp_path), "2"), Place(str(inner.parent), "2")
-    assert found == {"memory": [top], "pids": [middle, top]}
+    assert found == {"memory": [top], "pids": [middle, top], "cpu": [Place(str(inner), "2"), middle, top]}
 
 
 def test_this_machine_is_read() -> None:
     """The candidates of this process are absolute folders of either version."""
     found = candidates()
-    assert set(found) == {"memory", "pids"}
+    assert set(found) == {"memory", "pids", "cpu"}
     for place in (place for places in found.values() for place in places):
         assert os.path.isdir(place.folder)
         assert place.version in ("1", "2")
@@ -377,6 +404,31 @@ def test_a_bound_on_memory_may_be_changed(real: Cgroup, start_alone: Callable[..
     real.join(eater.pid)
     eater.communicate("x", timeout=10)
     assert (eater.returncode, counted(real)["memory"]) == (0, 0)
+
+
+@pytest.mark.parametrize("real", ["cpu"], indirect=True)
+def test_cpu_time_of_the_forgotten_counts(real: Cgroup, start_alone: Callable[..., subprocess.Popen[str]]) -> None:
+    """A group counts what children spent also when nobody waited for them."""
+    source = """
+        import os, signal, time
+        os.read(0, 1)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        if os.fork() == 0:
+            while time.process_time() < 0.05: pass
+            os._exit(0)
+        try:
+            os.wait()
+        except ChildProcessError:
+            print(time.process_time() + sum(os.times()[2:4]))
+    """
+    parent = start_alone(source)
+    clock = real.clock()
+    assert clock is not None
+    real.join(parent.pid)
+    before = clock.read()
+    told, _ = parent.communicate("x", timeout=10)
+    assert float(told) < 0.05 <= clock.read() - before
+    clock.close()
 
 
 @pytest.mark.parametrize("real", ["pids"], indirect=True)

@@ -202,6 +202,44 @@ def test_shared_memory_counts_once(run_alone: Callable[..., str]) -> None:
     assert added >= 4.0  # three times what is shared, and once what is not
 
 
+def test_files_of_memory_count_once(run_alone: Callable[..., str]) -> None:
+    """What stands in an open file of memory counts, whether nobody, one or two have mapped it."""
+    source = """
+        import mmap
+        for readers in (0, 1, 2):
+            def child():
+                file = os.memfd_create("hidden")
+                os.truncate(file, size)
+                for at in range(0, size, 4096):
+                    os.pwrite(file, b"x" * 4096, at)
+                global maps
+                maps = [mmap.mmap(file, size) for _ in range(readers)]
+                for each in maps:
+                    each[::4096]
+            start(child)
+            empty = tree.resident(start(lambda: None))
+            print((tree.memory(os.getpid()) - empty) / size)
+            tree.sweep()
+    """
+    assert all(0.7 < float(held) < 1.3 for held in run_alone(joined(MEMORY, source)).split())
+
+
+def test_who_forgets_children(run_alone: Callable[..., str]) -> None:
+    """Of a process that ignores SIGCHLD the system forgets the children; a process that runs is told from one that waits."""
+    source = """
+        import signal
+        def busy():
+            if os.fork() == 0:
+                while True: pass
+        ignores, busy = start(lambda: signal.signal(17, signal.SIG_IGN)), start(busy)
+        print(*map(tree.forgets_children, (ignores, busy, 0)))
+        while tree.is_running(ignores): pass
+        print(*map(tree.is_running, (*tree.children(busy), 0)))
+        tree.sweep()
+    """
+    assert run_alone(joined(MEMORY, source)).split() == ["True", "False", "False", "True", "False"]
+
+
 def test_what_may_not_be_read_counts_in_full(run_alone: Callable[..., str]) -> None:
     """A process that has the system hide its memory from its own user is counted all the same."""
     source = """

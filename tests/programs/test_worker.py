@@ -423,6 +423,15 @@ def run(params):
     assert os.listdir("/")
 
 
+def test_what_begins_otherwise_is_refused(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Before it has been told what to run a worker does nothing else: another first frame ends it, unanswered."""
+    wire.send_frame(ends[1], CALL, 0)
+    assert worker.serve(ends[0], None) == worker.BROKEN
+    ends[1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ends[1].recv(1)
+
+
 def test_a_socket_that_the_skill_closed_is_broken(served: Callable[..., Any]) -> None:
     """A skill that closes the socket of its worker gets no further call: the worker ends with a status that says so."""
     source = """

@@ -22,6 +22,8 @@ _UNCOUNTED = FrozenDict(dict.fromkeys(_NETWORK, "requests are counted in layer 3
 _NO_MEMORY = "the system does not tell what this process held"
 _WITH_OTHERS = "it started processes of its own, whose memory was not measured"
 _NOT_WAITED_FOR = "it started processes and did not wait for them, so that their CPU time is not known"
+_COARSE = 0.02  # s by which a group may count more than a worker tells, since it counts its start and its end as well
+_TO_CLOSE = 0.5  # s that a stream may take to close when its reader has left
 _GROWTH = 4  # a worker that holds on to more than this part of its memory limit is renewed
 
 Read = Callable[[Answer, ResourceUsage, Seat], Any]
@@ -38,7 +40,7 @@ async def call(seats: Seats, execution: Execution, job: Job, body: bytes, read: 
     keep = False
     begin = _begin(worker, job)
     try:
-        answer = await worker.send(wire.CALL, body)
+        answer = await _sent(worker, wire.CALL, body)
         output = _taken(execution, seat, worker, answer, begin, read)
         keep = not once and not _has_grown(worker)
         return output
@@ -55,16 +57,17 @@ async def call(seats: Seats, execution: Execution, job: Job, body: bytes, read: 
 async def stream(seats: Seats, execution: Execution, job: Job, body: bytes, read: Read) -> AsyncGenerator[Any, None]:
     """Yields the chunks of one call, each made when it is asked for; the time that the reader takes is not counted.
 
-    Raises what `call` raises. Who stops reading early ends the work.
+    Raises what `call` raises. Who stops reading early has the worker close what makes the chunks, and a worker that
+    takes long for that is ended.
     """
     seat, worker = await _seated(seats, execution, job)
     keep = False
     begin = _begin(worker, job)
     allowed = job.limits.max_duration
     try:
-        kind = wire.STREAM
+        asked = _sent(worker, wire.STREAM, body)
         while True:
-            answer = await worker.send(kind, body)
+            answer = await asked
             if isinstance(answer, End) or answer.kind != wire.CHUNK:
                 _taken(
                     execution,
@@ -79,11 +82,17 @@ async def stream(seats: Seats, execution: Execution, job: Job, body: bytes, read
             paused = time.monotonic()
             supervision = seat.supervision
             supervision.begin(seat.number, math.inf, worker.cpu_before, math.inf)
-            yield read(answer, execution.usage, seat)
+            kind = wire.NEXT
+            try:
+                yield read(answer, execution.usage, seat)
+            except GeneratorExit:
+                kind = wire.STOP
             begin += time.monotonic() - paused
             deadline = math.inf if allowed is None else begin + allowed
             supervision.begin(seat.number, deadline, worker.cpu_before, job.limits.max_cpu_time or math.inf)
-            kind, body = wire.NEXT, b""
+            asked = worker.send(kind)
+            if kind == wire.STOP and not (await asyncio.wait([asked], timeout=_TO_CLOSE))[0]:
+                raise GeneratorExit
     except SkillFailedError:
         keep = not _has_grown(worker)
         raise
@@ -122,6 +131,13 @@ def _begin(worker: Worker, job: Job) -> float:
     return begin
 
 
+def _sent(worker: Worker, kind: int, body: bytes) -> asyncio.Future[Answer | End]:
+    """Sends a call; what its group has counted before is noted while the worker begins, which takes it longer."""
+    asked = worker.send(kind, body)
+    worker.seat.begin()
+    return asked
+
+
 def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | End, begin: float, read: Read) -> Any:
     """Returns the output in an answer, or raises why there is none; notes what the call used."""
     elapsed = time.monotonic() - begin
@@ -133,10 +149,10 @@ def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | En
             used = max(used, answer.verdict["used"])
         execution.usage = ResourceUsage(used or None, None, None, None, _lost_usage(used))
         raise ended(worker, seat, answer, elapsed, used)
-    memory = worker.memory()
-    execution.usage = _usage(worker, answer, memory)
+    cpu_time = _cpu_time(seat, answer)
+    execution.usage = _usage(worker, answer, cpu_time, worker.memory())
     for name, allowed, spent in (
-        ("max_cpu_time", limits.max_cpu_time, answer.cpu_time),
+        ("max_cpu_time", limits.max_cpu_time, answer.cpu_time if cpu_time is None else cpu_time),
         ("max_duration", limits.max_duration, answer.elapsed),
     ):
         if allowed is not None and spent > allowed:
@@ -149,7 +165,15 @@ def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | En
         raise
 
 
-def _usage(worker: Worker, answer: Answer, memory: tuple[int, int] | None) -> ResourceUsage:
+def _cpu_time(seat: Seat, answer: Answer) -> float | None:
+    """Returns the CPU seconds of a call: what its worker tells, or its group where that has counted more."""
+    counted = seat.cpu_time()
+    if counted is None:
+        return None if answer.left else answer.cpu_time
+    return counted if answer.left or counted - answer.cpu_time > _COARSE else answer.cpu_time
+
+
+def _usage(worker: Worker, answer: Answer, cpu_time: float | None, memory: tuple[int, int] | None) -> ResourceUsage:
     requests = 0 if worker.job.room.isolation == "bubblewrap" else None  # where there is no network there are none
     unmeasured = {} if requests == 0 else dict(_UNCOUNTED)
     used = None
@@ -161,9 +185,8 @@ def _usage(worker: Worker, answer: Answer, memory: tuple[int, int] | None) -> Re
         used = max(0, memory[0] - worker.resting)
     if memory is not None:
         worker.held = memory[1]
-    if answer.left:
+    if cpu_time is None:
         unmeasured["cpu_time"] = _NOT_WAITED_FOR
-    cpu_time = None if answer.left else answer.cpu_time
     return ResourceUsage(cpu_time, used, requests, requests, FrozenDict(unmeasured))
 
 

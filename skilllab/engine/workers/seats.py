@@ -33,7 +33,7 @@ class Seat:
         self.resting = 0
         self.cgroup: Cgroup | None = None
         self.replaced = 0
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, float] = {}
         self._counters: dict[str, Counter] = {}
         self._why = ""
         self._lost: asyncio.Future[None] | None = None
@@ -115,12 +115,16 @@ class Seat:
         """Tells whether the group has refused a process or thread on this seat since the call began."""
         return self._count("pids") > self._counts.get("pids", 0)
 
+    def cpu_time(self) -> float | None:
+        """Returns the CPU seconds that the group has counted since the call began; None where no group counts them."""
+        return self._count("cpu") - self._counts["cpu"] if "cpu" in self._counts else None
+
     def begin(self) -> None:
         """Notes what the group has counted so far: a call has begun, and what comes on top is its own."""
         for controller in self._counters:
             self._counts[controller] = self._count(controller)
 
-    def _count(self, controller: str) -> int:
+    def _count(self, controller: str) -> float:
         counter = self._counters.get(controller)
         return 0 if counter is None else counter.read()
 

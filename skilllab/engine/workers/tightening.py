@@ -20,11 +20,12 @@ def limits_to_set(limits: ResourceLimits, machine: Machine, command: bool = Fals
         found.pop("address_space", None)
     if "pids" not in machine.places and not machine.root:
         # Counted by the system for the whole user, or, in bubblewrap, for the sandbox: what is there already comes on top.
-        asked = limits.max_processes
-        found["more_processes"] = WORKER_BACKSTOP_TASKS if asked is None else more_tasks(asked, command)
+        found["more_processes"] = more_tasks(limits.max_processes, command)
     return found
 
 
-def more_tasks(max_processes: int, command: bool) -> int:
+def more_tasks(max_processes: int | None, command: bool) -> int:
     """Returns how many tasks may come on top of those at rest: a worker is one of its skill's, but for a command."""
+    if max_processes is None:
+        return WORKER_BACKSTOP_TASKS
     return max_processes if command else max_processes - 1

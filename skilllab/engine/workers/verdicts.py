@@ -24,6 +24,7 @@ _SHOWN: dict[str, Callable[[float | None], str]] = {
     "max_open_files": fmt.number,
     "max_network_requests": fmt.number,
 }
+_SAMPLED = ", as far as samples tell: it started processes that nobody waits for"
 _WHAT = {
     "max_memory": "memory above its resting size",
     "max_cpu_time": "CPU time of all its processes",
@@ -55,7 +56,8 @@ def ended(worker: Worker, seat: Seat, end: End, elapsed: float, cpu_time: float)
     if reason == "max_duration":
         return exceeded(skill_id, reason, limits.max_duration, elapsed)
     if reason == "max_cpu_time":
-        return exceeded(skill_id, reason, limits.max_cpu_time, max(cpu_time, end.verdict["used"]))
+        how = _SAMPLED if end.verdict["estimated"] else ""
+        return exceeded(skill_id, reason, limits.max_cpu_time, max(cpu_time, end.verdict["used"]), how)
     if reason == "max_memory":
         return exceeded(skill_id, reason, limits.max_memory, end.verdict["used"])
     no_room = end.status is not None and _exit_code(end.status) == program.OUT_OF_MEMORY
@@ -135,8 +137,10 @@ _WORDS = (
     ("Cannot fork", "max_processes"),
     ("Network is unreachable", "max_network_requests"),
     ("Temporary failure in name resolution", "max_network_requests"),
+    ("Could not resolve host", "max_network_requests"),
+    ("unable to resolve host address", "max_network_requests"),
 )
-"""What programs say when the system refuses them something: the texts of strerror(3) in the language that sandboxes have."""
+"""What programs say when the system refuses them something, mostly texts of strerror(3), in the language of sandboxes."""
 _XFSZ = 25
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cachetools import cachedmethod
+
 from skilllab.engine.workers.channel import Channel
 from skilllab.engine.workers.rooms import Room
 from skilllab.frozen import FrozenDict
@@ -24,6 +26,7 @@ _ANSWERS = {
     wire.CALL: frozenset({wire.DONE, wire.FAILED}),
     wire.STREAM: frozenset({wire.CHUNK, wire.DONE, wire.FAILED}),
     wire.NEXT: frozenset({wire.CHUNK, wire.DONE, wire.FAILED}),
+    wire.STOP: frozenset({wire.DONE, wire.FAILED}),
 }
 _NO_VERDICT: Mapping[str, Any] = FrozenDict()
 _numbers = itertools.count(1)
@@ -34,7 +37,7 @@ class Job:
     """What a worker is forked for: one skill at one revision, within limits, in a room.
 
     load: what the worker is told first, as bytes: a line of JSON and the skill. max_output: bytes of an answer.
-    more_tasks: processes and threads that may come on top of the worker at rest; None is no limit.
+    more_tasks: processes and threads that may come on top of the worker at rest.
     """
 
     skill_id: str
@@ -42,7 +45,14 @@ class Job:
     limits: ResourceLimits
     load: bytes
     max_output: int
-    more_tasks: int | None = None
+    more_tasks: int
+
+
+MOST_JOBS = 1000
+made_once = cachedmethod(
+    lambda runner: runner.jobs, key=lambda _, skill, limits: (skill.definition.id, skill.revision, limits)
+)
+"""Keeps the jobs of a runner in its `jobs`, so that a call finds the workers that were forked for those before it."""
 
 
 class Answer(NamedTuple):
@@ -123,7 +133,6 @@ class Worker:
                 os.pwrite(self._clear, b"5", 0)  # the peak of the memory begins anew (proc(5))
             except OSError:
                 self._forget_memory()
-        self.seat.begin()
         self.seat.supervision.begin(self.seat.number, deadline, self.cpu_before, cpu_limit)
 
     def rest(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from skilllab import ResourceLimits, command_skill, script_skill
+from skilllab.engine.workers.machine import this_machine
 from skilllab.errors import HandlerNotRunnableError, LimitExceededError, SkillFailedError, WorkerLostError
 
 from .conftest import Lab
@@ -46,15 +47,22 @@ def run(params):
     return len(pids)
 """
 HIDES = """
-import os, signal, time
+import ctypes, os, signal, time
+def forget(how):
+    if how == "ignored":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    else:  # SA_NOCLDWAIT, which nobody sees from outside
+        action = (ctypes.c_byte * 152)()
+        ctypes.cast(action, ctypes.POINTER(ctypes.c_int))[34] = 2
+        assert ctypes.CDLL(None).sigaction(17, action, None) == 0
 def run(params):
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
+    forget(params["how"])
+    for _ in range(params["times"]):
         if os.fork() == 0:
-            end = time.process_time() + 0.05
+            end = time.process_time() + params["each"]
             while time.process_time() < end: pass
             os._exit(0)
-        time.sleep(0.05)
+        time.sleep(params["each"])
 """
 
 
@@ -87,12 +95,28 @@ def test_a_limit_that_was_coped_with_is_not_charged_to_the_next_call(lab: Lab) -
     assert "of another kind" in str(error)
 
 
-def test_children_that_nobody_waits_for_count(lab: Lab) -> None:
-    """The CPU time of children counts also where a script has the system forget it."""
+@pytest.mark.parametrize("how", ["ignored", "not waited for"])
+@pytest.mark.parametrize("each", [0.002, 0.05])
+def test_children_that_nobody_waits_for_count(lab: Lab, how: str, each: float) -> None:
+    """The CPU time of children counts also where a script has the system forget it, however short they live."""
     lab.register(script_skill(id="hides", source=HIDES))
-    error = lab.execute("hides", resource_limits=ResourceLimits(max_cpu_time=0.3, max_duration=10.0)).error
+    limits = ResourceLimits(max_cpu_time=0.3, max_duration=10.0)
+    begin = time.monotonic()
+    error = lab.execute("hides", {"how": how, "each": each, "times": 100_000}, resource_limits=limits).error
     assert isinstance(error, LimitExceededError)
     assert error.limit == "max_cpu_time"
+    assert time.monotonic() - begin < 5.0
+
+
+def test_cpu_time_that_was_forgotten_is_told_or_none(lab: Lab) -> None:
+    """The CPU time of a call whose children the system forgot is what its group counted, or None with the reason."""
+    lab.register(script_skill(id="hides", source=HIDES))
+    usage = lab.execute("hides", {"how": "ignored", "each": 0.03, "times": 5}).metadata.resource_usage
+    if "cpu" in this_machine().places:
+        assert 0.12 < usage.cpu_time < 0.5
+    else:
+        assert usage.cpu_time is None
+        assert "did not wait" in usage.unmeasured["cpu_time"]
 
 
 def test_an_idle_worker_that_is_lost_is_replaced(lab: Lab) -> None:

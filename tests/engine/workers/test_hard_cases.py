@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,10 @@ SPINS = (
     "def run(params):\n    threading.Thread(target=spin, daemon=True).start()\n    return 1"
 )
 IGNORES = "import signal\ndef run(params):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    while True: pass"
+HIDDEN = (
+    "import os, time\ndef run(params):\n    for _ in range(90):\n"
+    "        os.write(os.memfd_create('hidden'), bytes(10**6))\n    time.sleep(5)"
+)
 MISBEHAVIOURS = {
     "catches every exception": (CATCHES, LimitExceededError, "stopped at max_"),
     "ignores SIGTERM": (IGNORES, LimitExceededError, "stopped at max_"),
@@ -76,6 +82,7 @@ MISBEHAVIOURS = {
     "writes garbage into it": (GARBAGE, WorkerLostError, "what is no answer"),
     "forges an endless answer": (FORGED, WorkerLostError, "an answer of"),
     "returns 1 GB": ("def run(params): return 'x' * 10**9", LimitExceededError, "max_memory"),
+    "hides memory in files": (HIDDEN, LimitExceededError, "max_memory"),
     "returns more than may be sent": ("def run(params): return 'x' * (11 * 2**20)", LimitExceededError, "max_output"),
     "ends its process": ("import os\ndef run(params): os._exit(3)", WorkerLostError, "exit code 3"),
     "crashes": ("import ctypes\ndef run(params): ctypes.string_at(0)", WorkerLostError, "signal 11"),
@@ -270,6 +277,28 @@ def test_cancelling_ends_the_work(lab: Lab) -> None:
     assert lab.engine.left_behind == 0
 
 
+def test_a_stream_that_is_left_is_closed_by_its_worker(lab: Lab) -> None:
+    """A generator whose reader leaves runs its `finally`, and its worker serves the next; one that hangs there is killed."""
+    closes = (
+        "import time\nclosed = 0\ndef run(params):\n    global closed\n    try:\n        while True: yield closed\n"
+        "    finally:\n        closed += 1\n        time.sleep(params['for'])"
+    )
+    lab.register(script_skill(id="closes", source=closes, streaming=True))
+    limits = ResourceLimits(max_duration=30.0)
+
+    async def first(seconds: float) -> int:
+        async with aclosing(lab.engine.stream("closes", {"for": seconds}, resource_limits=limits)) as chunks:
+            found: int = await anext(chunks)
+            await until(lambda: waits_to_be_asked(lab))
+        return found
+
+    assert [lab.run(first(0)) for _ in range(3)] == [0, 1, 2]
+    begin = time.monotonic()
+    assert lab.run(first(20)) == 3
+    assert time.monotonic() - begin < 5
+    assert lab.run(first(0)) == 0
+
+
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_the_thread_that_started_it_may_end(needs: Callable[[str], str], isolation: str) -> None:
     """Workers that were started from a thread outlive it: the same worker answers a call from the next thread."""
@@ -348,6 +377,14 @@ def busy_worker(lab: Lab) -> int:
     assert board is not None
     notes = ((worker.pid, board.note(worker.seat.number)) for worker in workers(lab))
     return next((pid for pid, note in notes if note is not None and note.busy), 0)
+
+
+def waits_to_be_asked(lab: Lab) -> bool:
+    """Whether a stream with a max_duration has made a chunk that nobody has read: its reader's time has no bound."""
+    board = lab.engine._supervision.board
+    assert board is not None
+    notes = (board.note(worker.seat.number) for worker in workers(lab))
+    return any(note is not None and note.busy and note.deadline == math.inf for note in notes)
 
 
 def spinning(lab: Lab) -> int:

@@ -198,7 +198,7 @@ def test_this_machine_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = this_machine()
     assert this_machine() is found
     assert found.root == (os.geteuid() == 0)
-    assert set(found.places) <= {"memory", "pids"}
+    assert set(found.places) <= {"memory", "pids", "cpu"}
     assert found.bubblewrap is None or os.access(found.bubblewrap, os.X_OK)
     assert not (found.bubblewrap is None and found.problem)
 

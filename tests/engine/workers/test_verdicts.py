@@ -117,8 +117,8 @@ def test_what_was_not_measured_is_said() -> None:
     ("verdict", "limit", "allowed", "used"),
     [
         ({"reason": "max_duration"}, "max_duration", 0.25, 0.3),
-        ({"reason": "max_cpu_time", "used": 1.55}, "max_cpu_time", 1.5, 1.6),
-        ({"reason": "max_cpu_time", "used": 9.0}, "max_cpu_time", 1.5, 9.0),
+        ({"reason": "max_cpu_time", "used": 1.55, "estimated": False}, "max_cpu_time", 1.5, 1.6),
+        ({"reason": "max_cpu_time", "used": 9.0, "estimated": True}, "max_cpu_time", 1.5, 9.0),
         ({"reason": "max_memory", "used": 70 * MIB}, "max_memory", 64 * MIB, 70 * MIB),
     ],
 )
@@ -289,7 +289,9 @@ def test_a_program_that_the_file_size_ended(status: int) -> None:
         ("bash: fork: retry: Resource temporarily unavailable", "max_processes"),
         ("sh: 1: Cannot fork", "max_processes"),
         ("ping: connect: Network is unreachable", "max_network_requests"),
-        ("wget: Temporary failure in name resolution", "max_network_requests"),
+        ("ping: a.example: Temporary failure in name resolution", "max_network_requests"),
+        ("curl: (6) Could not resolve host: a.example", "max_network_requests"),
+        ("wget: unable to resolve host address ‘a.example’", "max_network_requests"),
     ],
 )
 def test_the_words_of_a_program(words: str, limit: str) -> None:
