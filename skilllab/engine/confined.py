@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+from cachetools import LRUCache
 
 from skilllab.engine.execution import Execution
 from skilllab.engine.workers.calls import call, stream
@@ -23,7 +24,7 @@ from skilllab.engine.workers.seats import Seat, Seats
 from skilllab.engine.workers.supervision import Supervision
 from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import failure
-from skilllab.engine.workers.worker import Answer, Job
+from skilllab.engine.workers.worker import MOST_JOBS, Answer, Job, made_once
 from skilllab.errors import HandlerNotRunnableError, InvalidParametersError, WorkerLostError
 from skilllab.loading import LoadedSkill
 from skilllab.model import FunctionHandler, ResourceLimits
@@ -34,7 +35,6 @@ from skilllab.settings import SANDBOX_DISK
 if TYPE_CHECKING:
     from skilllab.engine.functions import FunctionOptions
 
-_MOST_JOBS = 1000
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes})
 
 
@@ -49,7 +49,7 @@ class ConfinedFunctions:
         self._options = options
         self._supervision = supervision
         self.seats = Seats(supervision, options.max_workers)
-        self._jobs: dict[tuple[str, int, ResourceLimits], Job] = {}
+        self.jobs = LRUCache[Any, Job](MOST_JOBS)
 
     def unheld(self, skill: LoadedSkill, limits: ResourceLimits) -> Mapping[str, str]:
         """Returns the limits that cannot be held for the function, each with the reason; raises IsolationError."""
@@ -63,13 +63,13 @@ class ConfinedFunctions:
 
     async def run(self, execution: Execution) -> Any:
         """Returns what the function returns; raises what `call` of skilllab.engine.workers.calls raises."""
-        job = self._job(execution)
+        job = self._job(execution.skill, execution.limits or ResourceLimits())
         body = _pickled_params(execution)
         return await call(self.seats, execution, job, body, functools.partial(_output, job), once=False)
 
     async def stream(self, execution: Execution) -> AsyncGenerator[Any, None]:
         """Yields the chunks of a generator function."""
-        job = self._job(execution)
+        job = self._job(execution.skill, execution.limits or ResourceLimits())
         body = _pickled_params(execution)
         async with aclosing(stream(self.seats, execution, job, body, functools.partial(_output, job))) as chunks:
             async for chunk in chunks:
@@ -82,17 +82,8 @@ class ConfinedFunctions:
     def _isolation_of(self, skill: LoadedSkill) -> Isolation:
         return self._supervision.machine.isolation(skill.definition.isolation or self._options.isolation)
 
-    def _job(self, execution: Execution) -> Job:
-        skill, limits = execution.skill, execution.limits or ResourceLimits()
-        key = (skill.definition.id, skill.revision, limits)
-        job = self._jobs.get(key)
-        if job is None:
-            if len(self._jobs) >= _MOST_JOBS:
-                self._jobs.clear()
-            job = self._jobs[key] = self._made(skill, limits)
-        return job
-
-    def _made(self, skill: LoadedSkill, limits: ResourceLimits) -> Job:
+    @made_once
+    def _job(self, skill: LoadedSkill, limits: ResourceLimits) -> Job:
         definition, function, options = skill.definition, skill.function, self._options
         if function is None or not isinstance(definition.handler, FunctionHandler):
             raise HandlerNotRunnableError(f"{definition.id}: its handler is no function")
@@ -119,7 +110,7 @@ class ConfinedFunctions:
             "max_output": options.max_output,
         }
         body = json.dumps(load).encode() + b"\n" + content
-        more = None if limits.max_processes is None else more_tasks(limits.max_processes, command=False)
+        more = more_tasks(limits.max_processes, command=False)
         return Job(definition.id, room, limits, body, options.max_output, more)
 
 

@@ -22,33 +22,53 @@ NOT_STARTED = ResourceUsage(
 )
 
 
-class _Often:
-    """What nearly every execution sets, in slots: they cost half of what an entry of a dict does."""
+class Execution:
+    """One execution while it runs.
 
-    __slots__ = (
+    Given to a runner: execution_id; skill; params (the skill's own copy); limits, all of which the runner enforces;
+    deadline, in seconds of `clock`, None without; `block(seconds, where)`, to be told of a step that held up the loop.
+    Noted by a runner: isolation, usage (ResourceUsage); attempts, if more than one; waited, seconds for a thread, a
+    connection or a batch, which are no time of the skill; longest_step, in seconds; and `left_behind`, a future that
+    ends when work ends that could not be stopped: the execution keeps its place until then.
+    """
+
+    __slots__ = (  # reading a default that stands in the class takes longer than setting it here
+        "allowed",
+        "asked",
         "attempts",
         "began",
         "begin",
+        "cached",
         "cancelling",
         "clock",
+        "coroutine",
         "cpu_time",
         "deadline",
         "duration",
         "ended",
         "execution_id",
+        "interruption",
+        "interrupts",
         "isolation",
+        "key",
         "layer",
+        "left_behind",
+        "limits",
         "longest_step",
         "on_block",
         "output",
         "params",
         "pending",
+        "queued",
+        "sink",
         "skill",
         "skill_id",
         "start",
         "task",
         "timeout",
+        "unseen",
         "usage",
+        "waited",
         "watched",
     )
 
@@ -60,6 +80,7 @@ class _Often:
     cancelling: int
     skill: LoadedSkill
     params: dict[str, Any]
+    limits: ResourceLimits | None
     clock: Callable[[], float]
     on_block: Callable[[Execution, float, str], object] | None
     layer: int | None
@@ -67,49 +88,36 @@ class _Often:
     attempts: int
     began: float
     duration: float | None
+    waited: float
+    queued: float
     cpu_time: float  # seconds noted so far; `unseen` is the usage that says why they are not all
+    unseen: ResourceUsage | None
     longest_step: float | None
     usage: ResourceUsage
+    coroutine: Any
     pending: Any
     output: Any
     ended: bool  # whether `output` is there without anything to await
+    cached: bool
+    key: Any  # of the result cache, with the parameters that it was made of
+    asked: Any
     timeout: float | None
     deadline: float | None
     watched: dict[Execution, float] | None
-
-
-class Execution(_Often):
-    """One execution while it runs.
-
-    Given to a runner: execution_id; skill; params (the skill's own copy); limits, all of which the runner enforces;
-    deadline, in seconds of `clock`, None without; `block(seconds, where)`, to be told of a step that held up the loop.
-    Noted by a runner: isolation, usage (ResourceUsage); attempts, if more than one; waited, seconds for a thread, a
-    connection or a batch, which are no time of the skill; longest_step, in seconds; and `left_behind`, a future that
-    ends when work ends that could not be stopped: the execution keeps its place until then.
-    """
-
-    # Defaults of what few set stand in the class.
-    limits: ResourceLimits | None = None
-    unseen: ResourceUsage | None = None
-    coroutine: Any = None
-    waited = 0.0
-    queued = 0.0
-    cached = False
-    key: Any = None  # of the result cache, with the parameters that it was made of
-    asked: Any = None
-    left_behind: asyncio.Future[Any] | None = None
-    interruption: Reason | None = None
-    interrupts = 0
-    allowed: float | None = None  # the timeout that struck
-    sink: Callable[[Any], Awaitable[None]] | None = None
+    left_behind: asyncio.Future[Any] | None
+    interruption: Reason | None
+    interrupts: int
+    allowed: float | None  # the timeout that struck
+    sink: Callable[[Any], Awaitable[None]] | None
 
     def __init__(self) -> None:
         self.layer = self.isolation = self.duration = self.longest_step = None
+        self.limits = self.sink = self.unseen = self.left_behind = self.interruption = self.allowed = None
         self.timeout = self.deadline = self.watched = self.on_block = None
         self.usage = NOT_STARTED
-        self.attempts = 0
-        self.cpu_time = 0.0
-        self.ended = False
+        self.attempts = self.interrupts = 0
+        self.cpu_time = self.waited = self.queued = 0.0
+        self.ended = self.cached = False
 
     @classmethod
     def of(cls, execution_id: str, skill_id: str, start: float = 0.0, begin: float = 0.0) -> Execution:

@@ -35,6 +35,7 @@ class Lane:
         "cacheable",
         "fits",
         "gates",
+        "isolation",
         "key_of",
         "layer",
         "limits",
@@ -61,6 +62,7 @@ class Lane:
         definition = skill.definition
         self.skill = skill
         self.runner = runner
+        self.isolation = runner.isolation
         self.breaker = breaker
         self.own_gate = own_gate
         self.gates = gates

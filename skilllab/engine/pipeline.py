@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 from skilllab.cache.cache import UNSET, SkillCache
@@ -197,7 +198,7 @@ class Pipeline:
         except BaseException:
             _release(lane.gates)
             raise
-        run.isolation = lane.runner.isolation
+        run.isolation = lane.isolation
         run.attempts = 1
         run.began = self._clock()
         return ticket
@@ -216,9 +217,9 @@ class Pipeline:
                     gate.free += 1
         else:  # what could not be stopped keeps its places until it ends
             self.left_behind += 1
-            run.left_behind.add_done_callback(lambda _: self._released(lane.gates))
+            run.left_behind.add_done_callback(partial(self._released, lane.gates))
 
-    def _released(self, gates: tuple[ConcurrencyLimit, ...]) -> None:
+    def _released(self, gates: tuple[ConcurrencyLimit, ...], _: object) -> None:
         self.left_behind -= 1
         _release(gates)
 

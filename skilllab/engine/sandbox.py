@@ -10,6 +10,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from cachetools import LRUCache
+
 from skilllab import settings
 from skilllab.engine.argv import arguments, standard_input
 from skilllab.engine.execution import Execution
@@ -21,7 +23,7 @@ from skilllab.engine.workers.seats import Seat, Seats
 from skilllab.engine.workers.supervision import Supervision
 from skilllab.engine.workers.tightening import limits_to_set, more_tasks
 from skilllab.engine.workers.verdicts import command_failure, exceeded, failure
-from skilllab.engine.workers.worker import Answer, Job
+from skilllab.engine.workers.worker import MOST_JOBS, Answer, Job, made_once
 from skilllab.errors import (
     HandlerNotRunnableError,
     InvalidOutputError,
@@ -35,7 +37,6 @@ from skilllab.model import CommandHandler, ResourceLimits, ScriptHandler
 from skilllab.outcome import ResourceUsage
 from skilllab.programs import wire
 
-_MOST_JOBS = 1000
 _encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -94,7 +95,7 @@ class SandboxRunner:
         self._supervision = supervision
         self.seats = Seats(supervision, options.max_concurrent)
         self.limits: ResourceLimits | None = options.resource_limits
-        self._jobs: dict[tuple[str, int, ResourceLimits], Job] = {}
+        self.jobs = LRUCache[Any, Job](MOST_JOBS)
 
     @property
     def isolation(self) -> str:
@@ -131,14 +132,8 @@ class SandboxRunner:
 
     def _prepared(self, execution: Execution) -> tuple[Job, bytes]:
         """Returns the job and what the call says; raises for what cannot work before anything starts."""
-        skill, limits = execution.skill, execution.limits or ResourceLimits()
-        handler, skill_id = skill.definition.handler, skill.definition.id
-        key = (skill_id, skill.revision, limits)
-        job = self._jobs.get(key)
-        if job is None:
-            if len(self._jobs) >= _MOST_JOBS:
-                self._jobs.clear()
-            job = self._jobs[key] = self._job(skill, limits)
+        handler, skill_id = execution.skill.definition.handler, execution.skill_id
+        job = self._job(execution.skill, execution.limits or ResourceLimits())
         if isinstance(handler, CommandHandler):
             _require_program(handler, skill_id)
             asked = {
@@ -153,6 +148,7 @@ class SandboxRunner:
                 f"{skill_id}: its parameters cannot be sent to a sandbox as JSON: {error}", skill_id=skill_id
             ) from None
 
+    @made_once
     def _job(self, skill: LoadedSkill, limits: ResourceLimits) -> Job:
         handler, options, definition = skill.definition.handler, self._options, skill.definition
         assert isinstance(handler, CommandHandler | ScriptHandler)
@@ -183,7 +179,7 @@ class SandboxRunner:
         }
         source = handler.source.encode() if isinstance(handler, ScriptHandler) else b""
         body = json.dumps(load).encode() + b"\n" + source
-        more = None if limits.max_processes is None else more_tasks(limits.max_processes, not script)
+        more = more_tasks(limits.max_processes, command=not script)
         return Job(definition.id, room, limits, body, options.max_output, more)
 
 

@@ -463,7 +463,7 @@ def test_a_cache_key_that_fails_is_a_typed_error() -> None:
     assert runner.calls == []
 
 
-@pytest.mark.parametrize("params", [[1], "x", {"x": {1}}, {"x": {1: 2}}, {1: 2}])
+@pytest.mark.parametrize("params", [[1], "x", {"x": {1}}, {"x": {1: 2}}, {1: 2}, {"x": 1, 2: 3}])
 def test_wrong_parameters_of_a_cacheable_skill(params: Any) -> None:
     """What is no JSON object is refused as ever, twice, and nothing runs."""
     runner = Counter()

@@ -11,10 +11,10 @@ import pytest
 
 from skilllab.errors import SkilllabError
 from skilllab.experiments.batching import BatchSizes, Cell
-from skilllab.experiments.batching.rounds import Progress
 from skilllab.panels import BatchingPanel
 from skilllab.panels import batching as module
 from skilllab.panels.batching import SIZES, Setting
+from tests.panels.conftest import Measuring, turns
 
 RATE = 500.0  # items/s
 
@@ -31,49 +31,18 @@ def cell(p95: float, waited: float, size: float) -> Cell:
     return Cell(*(np.full(3, value) for value in (p95 / 2, p95, waited, size, 0.0)))
 
 
-class Measuring:
-    """Stands in for a server: tells one of four runs, waits until told to go on, and returns what would be measured."""
-
-    def __init__(self, failure: SkilllabError | None = None) -> None:
-        self.asked: list[Setting] = []
-        self.started = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.failure = failure
-        self.cancelled = 0
-
-    async def __call__(self, setting: Setting, *, on_progress: Progress) -> BatchSizes:
-        self.asked.append(setting)
-        on_progress(1, 4)
-        self.started.set()
-        try:
-            await self.go_on.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failure is not None:
-            raise self.failure
-        return sizes_at(setting)
+def measuring(failure: SkilllabError | None = None) -> Measuring:
+    """Stands in for a server: one of four runs is done, then what would be measured is known."""
+    return Measuring(lambda _: (1, 4), sizes_at, failure)
 
 
 def text_of(artist: Any) -> str:
     return str(artist.get_text())
 
 
-async def turns(number: int = 5) -> None:
-    """Lets the loop do what was handed over to it."""
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-@pytest.fixture(autouse=True)
-def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change is drawn in the next turns of the loop."""
-    monkeypatch.setattr("skilllab.panels.panel._REST", 0.0)
-
-
 @pytest.fixture
 def panel() -> BatchingPanel:
-    return BatchingPanel(sizes_at(Setting()), measure=Measuring())
+    return BatchingPanel(sizes_at(Setting()), measure=measuring())
 
 
 def test_the_first_picture_is_what_was_measured_before(panel: BatchingPanel) -> None:
@@ -157,7 +126,7 @@ def test_what_is_not_measured_shows_no_number(panel: BatchingPanel) -> None:
 
 def test_without_a_measurement_there_are_axes_only() -> None:
     """A panel with nothing measured draws no curve, and says what to do."""
-    panel = BatchingPanel(measure=Measuring())
+    panel = BatchingPanel(measure=measuring())
     assert panel.summary.startswith("Not measured yet: batches of at most 10")
     assert not panel._drawing._done.get_visible()
     assert panel._drawing._titles[0].get_text() == "Not measured yet: press Run"
@@ -168,7 +137,7 @@ def test_no_knee_and_nothing_that_kept_up() -> None:
     setting = Setting()
     seconds = {size: np.full(3, 0.01 / size) for size in SIZES}
     cells = {(SIZES[-1], setting.wait): cell(math.nan, math.nan, math.nan)}
-    panel = BatchingPanel(BatchSizes("an API", "user", RATE, seconds, cells), measure=Measuring())
+    panel = BatchingPanel(BatchSizes("an API", "user", RATE, seconds, cells), measure=measuring())
     assert panel.summary.endswith("there is no knee. They cannot keep up with 500 /s.")
     knee: Any = panel._drawing._knee
     assert knee.get_xdata()[0] < panel._drawing._top.get_xlim()[0]
@@ -180,7 +149,7 @@ def test_run_measures_what_is_chosen() -> None:
     """Run asks for wait, rate and number at once, tells how far it is, and shows what came of it; it stays known."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = BatchingPanel(measure=measure)
         panel.wait.value, panel.load.value, panel.at_once.value = 0.1, 0.5, 2
         panel.run.click()
@@ -205,7 +174,7 @@ def test_stop_ends_a_run() -> None:
     """A second press cancels the measurement, and what was shown before stays."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = BatchingPanel(sizes_at(Setting()), measure=measure)
         first = panel.summary
         panel.run.click()
@@ -222,7 +191,7 @@ def test_the_size_may_move_during_a_run_and_nothing_else() -> None:
     """A run measures every size, so moving it lets the run go on; another wait ends it."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = BatchingPanel(measure=measure)
         panel.settle()
         panel.run.click()
@@ -243,7 +212,7 @@ def test_callbacks_from_another_thread_only_hand_over() -> None:
     """Wherever the front end runs its callback, the run is started on the loop."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = BatchingPanel(measure=measure)
         await asyncio.to_thread(panel.run.click)
         await measure.started.wait()
@@ -258,7 +227,7 @@ def test_a_run_that_fails_says_so() -> None:
     """A typed error goes to the banner, the last picture stays, and the next change clears it."""
 
     async def main() -> None:
-        measure = Measuring(SkilllabError("no server <today>"))
+        measure = measuring(SkilllabError("no server <today>"))
         panel = BatchingPanel(sizes_at(Setting()), measure=measure)
         panel.settle()
         panel.run.click()
@@ -276,7 +245,7 @@ def test_a_run_that_fails_says_so() -> None:
 
 def test_without_a_loop_run_measures_to_the_end() -> None:
     """In plain Python the button returns when there is a result."""
-    measure = Measuring()
+    measure = measuring()
     measure.go_on.set()
     panel = BatchingPanel(measure=measure)
     panel.run.click()

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
 
 import pytest
 
 from skilllab.errors import InvalidValueError, SkilllabError
 from skilllab.experiments.failures import Outage, Scenario, predicted
 from skilllab.panels import FailuresPanel
+from tests.panels.conftest import Measuring, turns
 
 pytestmark = pytest.mark.slow  # each lays a picture out
 
 BASE = Scenario(rate=10.0, before=0.5, stall=1.0, after=4.5, service=0.01, seed=3)
 
 
-class Measuring:
-    """Stands in for real servers: tells half of a prediction, waits until told to go on, and returns one call less."""
+def measuring(failure: SkilllabError | None = None) -> Measuring:
+    """Stands in for real servers: half of a prediction, then all of it but one call."""
 
-    def __init__(self, failure: SkilllabError | None = None) -> None:
-        self.asked: list[Scenario] = []
-        self.started = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.failure = failure
-        self.cancelled = 0
-
-    async def __call__(self, scenario: Scenario, *, on_progress: Callable[[Outage], object]) -> Outage:
-        self.asked.append(scenario)
+    def half(scenario: Scenario) -> tuple[Outage]:
         whole = predicted(scenario)
-        on_progress(part(whole, len(whole.without.calls) // 2, BASE.duration / 2))
-        self.started.set()
-        try:
-            await self.go_on.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failure is not None:
-            raise self.failure
-        return part(whole, -1, BASE.duration)
+        return (part(whole, len(whole.without.calls) // 2, BASE.duration / 2),)
+
+    return Measuring(half, lambda scenario: part(predicted(scenario), -1, BASE.duration), failure)
 
 
 def part(whole: Outage, calls: int, elapsed: float) -> Outage:
@@ -47,21 +32,9 @@ def part(whole: Outage, calls: int, elapsed: float) -> Outage:
     return Outage(elapsed, *ways)
 
 
-async def turns(number: int = 5) -> None:
-    """Lets the loop do what was handed over to it."""
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-@pytest.fixture(autouse=True)
-def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change is drawn in the next turns of the loop."""
-    monkeypatch.setattr("skilllab.panels.panel._REST", 0.0)
-
-
 @pytest.fixture
 def panel() -> FailuresPanel:
-    return FailuresPanel(BASE, measure=Measuring())
+    return FailuresPanel(BASE, measure=measuring())
 
 
 def test_the_first_picture_is_the_prediction(panel: FailuresPanel) -> None:
@@ -103,7 +76,7 @@ def test_a_known_setting_is_not_predicted_anew(panel: FailuresPanel, monkeypatch
 def test_the_first_values_are_on_the_sliders() -> None:
     """Whatever scenario is asked for, the sliders can go back to exactly its values."""
     odd = dataclasses.replace(BASE, timeout=0.33, recovery=0.77, stall=1.23, failures=17)
-    panel = FailuresPanel(odd, measure=Measuring())
+    panel = FailuresPanel(odd, measure=measuring())
     panel.timeout.value, panel.recovery.value, panel.stall.value, panel.failures.value = 0.5, 1.0, 2.0, 1
     panel.reset()
     found = panel.timeout.value, panel.recovery.value, panel.stall.value, panel.failures.value
@@ -120,7 +93,7 @@ def test_run_measures_what_is_chosen() -> None:
     """Run shows what has been measured so far, then all of it; the setting stays known as measured, others predicted."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = FailuresPanel(BASE, measure=measure)
         panel.timeout.value = 0.2
         predicted_words = panel.summary
@@ -148,7 +121,7 @@ def test_stop_ends_a_run() -> None:
     """A second press cancels the measurement, and the prediction comes back."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = FailuresPanel(BASE, measure=measure)
         first = panel.summary
         panel.run.click()
@@ -165,7 +138,7 @@ def test_a_moved_control_ends_a_run() -> None:
     """What is measured is always what the controls say: moving one stops the run and shows its prediction."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = FailuresPanel(BASE, measure=measure)
         panel.settle()
         panel.run.click()
@@ -184,7 +157,7 @@ def test_callbacks_from_another_thread_only_hand_over() -> None:
     """Wherever the front end runs its callback, the run is started on the loop."""
 
     async def main() -> None:
-        measure = Measuring()
+        measure = measuring()
         panel = FailuresPanel(BASE, measure=measure)
         await asyncio.to_thread(panel.run.click)
         await measure.started.wait()
@@ -199,7 +172,7 @@ def test_a_run_that_fails_says_so() -> None:
     """A typed error goes to the banner, the last picture stays, and the next change clears it."""
 
     async def main() -> None:
-        measure = Measuring(SkilllabError("no server <today>"))
+        measure = measuring(SkilllabError("no server <today>"))
         panel = FailuresPanel(BASE, measure=measure)
         panel.settle()
         panel.run.click()
@@ -217,7 +190,7 @@ def test_a_run_that_fails_says_so() -> None:
 
 def test_without_a_loop_run_measures_to_the_end() -> None:
     """In plain Python the button returns when there is a result."""
-    measure = Measuring()
+    measure = measuring()
     measure.go_on.set()
     panel = FailuresPanel(BASE, measure=measure)
     panel.run.click()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from skilllab.errors import SkilllabError
 from skilllab.experiments.limits import MISBEHAVIOURS, Attempt, Setting, Use
 from skilllab.panels import LimitsPanel
+from tests.panels.conftest import Measuring, turns
 
 pytestmark = pytest.mark.slow  # each lays a picture out
 
@@ -28,40 +28,9 @@ def made(setting: Setting, outcome: str = "stopped") -> Attempt:
     return Attempt(setting, outcome, f"words of {outcome}", tuple(uses))
 
 
-class Trying:
-    """Stands in for a sandbox: tells what it is doing, waits until told to go on, and returns an attempt."""
-
-    def __init__(self, outcome: str = "stopped", failure: SkilllabError | None = None) -> None:
-        self.asked: list[Setting] = []
-        self.started = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.outcome, self.failure = outcome, failure
-        self.cancelled = 0
-
-    async def __call__(self, setting: Setting, *, on_progress: Callable[[str], object]) -> Attempt:
-        self.asked.append(setting)
-        on_progress("running …")
-        self.started.set()
-        try:
-            await self.go_on.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failure is not None:
-            raise self.failure
-        return made(setting, self.outcome)
-
-
-async def turns(number: int = 5) -> None:
-    """Lets the loop do what was handed over to it."""
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-@pytest.fixture(autouse=True)
-def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change is drawn in the next turns of the loop."""
-    monkeypatch.setattr("skilllab.panels.panel._REST", 0.0)
+def trying(failure: SkilllabError | None = None) -> Measuring:
+    """Stands in for a sandbox, in which every attempt is stopped."""
+    return Measuring(lambda _: ("running …",), made, failure)
 
 
 def texts(panel: LimitsPanel) -> list[str]:
@@ -81,7 +50,7 @@ def widths(panel: LimitsPanel) -> list[float]:
 
 def test_the_first_picture_shows_what_is_allowed() -> None:
     """Without an attempt there are no bars, and the words say what Run would do."""
-    panel = LimitsPanel(measure=Trying())
+    panel = LimitsPanel(measure=trying())
     assert "a script that fills 128 MiB of memory; 32 MiB allowed, 25 % of that: not run yet" in panel.summary
     assert title(panel).startswith("Not run yet (isolation ")
     assert texts(panel)[0] == "32 MiB allowed"
@@ -91,7 +60,7 @@ def test_the_first_picture_shows_what_is_allowed() -> None:
 
 def test_an_attempt_that_was_made_is_shown() -> None:
     """The controls start where it was made; its limit is full and marked, the others hold what was used."""
-    panel = LimitsPanel(made(BASE), measure=Trying())
+    panel = LimitsPanel(made(BASE), measure=trying())
     assert panel.summary.endswith("25 % of that: words of stopped.")
     assert title(panel) == "max_memory stopped it (isolation process)"
     assert texts(panel)[0] == "32 MiB: stopped"
@@ -110,7 +79,7 @@ def test_an_attempt_that_was_made_is_shown() -> None:
 )
 def test_other_outcomes(outcome: str, title_: str, words: str, first: str) -> None:
     """What was not stopped says so in title, words and row."""
-    panel = LimitsPanel(made(BASE, outcome), measure=Trying())
+    panel = LimitsPanel(made(BASE, outcome), measure=trying())
     assert title(panel) == f"{title_} (isolation process)"
     assert words in panel.summary
     assert texts(panel)[0] == first
@@ -118,14 +87,14 @@ def test_other_outcomes(outcome: str, title_: str, words: str, first: str) -> No
 
 def test_a_network_that_is_not_there() -> None:
     """No request is allowed whatever the share, and what stopped it is said in words."""
-    panel = LimitsPanel(made(Setting("max_network_requests", 0.25, "bubblewrap")), measure=Trying())
+    panel = LimitsPanel(made(Setting("max_network_requests", 0.25, "bubblewrap")), measure=trying())
     assert "no request allowed: stopped, there is no network (words of stopped)" in panel.summary
     assert texts(panel)[-1] == "none: stopped"
 
 
 def test_every_control_changes_picture_and_words() -> None:
     """Misbehaviour, limit and isolation are seen in both, and reset brings the first words back."""
-    panel = LimitsPanel(made(BASE), measure=Trying())
+    panel = LimitsPanel(made(BASE), measure=trying())
     first = panel.summary
     seen = {(panel.png, panel.summary)}
     for control, value in ((panel.isolation, "bubblewrap"), (panel.share, 2.0), (panel.misbehaviour, "max_disk")):
@@ -140,7 +109,7 @@ def test_run_tries_what_is_chosen_and_keeps_it() -> None:
     """Run shows that it is at work, then what was found; another value is not run, the first one stays known."""
 
     async def main() -> None:
-        measure = Trying()
+        measure = trying()
         panel = LimitsPanel(made(BASE), measure=measure)
         panel.misbehaviour.value = "max_file_size"
         assert "not run yet" in panel.summary
@@ -166,7 +135,7 @@ def test_stop_and_another_value_end_a_run(how: str) -> None:
     """A second press, or a moved control, cancels what is under way."""
 
     async def main() -> None:
-        measure = Trying()
+        measure = trying()
         panel = LimitsPanel(measure=measure)
         panel.settle()
         panel.run.click()
@@ -187,7 +156,7 @@ def test_a_run_that_fails_says_so() -> None:
     """A typed error goes to the banner, and the last picture stays."""
 
     async def main() -> None:
-        measure = Trying(failure=SkilllabError("no sandbox today"))
+        measure = trying(SkilllabError("no sandbox today"))
         panel = LimitsPanel(measure=measure)
         panel.settle()
         panel.run.click()

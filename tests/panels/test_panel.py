@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from skilllab.errors import InvalidValueError
-from skilllab.panels import Marker, Panel, Picture, amount, panel, steps
+from skilllab.panels import Marker, Panel, Picture, amount, steps
 
 
 class Doubling(Panel):
@@ -97,9 +97,8 @@ def test_reading_draws_what_is_pending() -> None:
     assert asyncio.run(main()) == ["plain 2 1"]
 
 
-def test_a_finer_picture_follows_unless_a_newer_value_came(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finer_picture_follows_unless_a_newer_value_came() -> None:
     """A rough picture comes first, its finer one at rest; a newer value drops the finer picture of the older."""
-    monkeypatch.setattr(panel, "_REST", 0.0)
 
     async def main() -> list[str]:
         panel = Doubling(fine=True)

@@ -21,6 +21,7 @@ _PIECE = 2**20  # bytes inflated at once: some milliseconds of the loop
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _EXCERPT = 200
+_BOM = codecs.BOM_UTF8.decode()
 
 
 class TooLargeError(Exception):
@@ -150,7 +151,7 @@ def kind_of(content_type: str) -> tuple[bool, str]:
 
 def json_value(text: str) -> Any:
     """Returns the value of a JSON text; raises UnreadableError with the place of the offence, never its text."""
-    if text.startswith(codecs.BOM_UTF8.decode()):
+    if text.startswith(_BOM):
         text = text[1:]
     try:
         return _decoder.decode(text)

@@ -34,7 +34,7 @@ class _Redirect(NamedTuple):
 
 
 class _Hop(NamedTuple):
-    """What is sent next: the request as it was rendered, or what a redirect makes of it."""
+    """What a redirect makes of a request, to be sent next."""
 
     method: str
     url: URL
@@ -71,7 +71,7 @@ class Wire:
         ledger: what the request is charged to. limit: bytes that the body may have. A failure says whether another try
         may do better.
         """
-        hop = _Hop(request.method, request.url, request.headers, request.data)
+        hop: Request | _Hop = request
         redirects = 0
         ledger.following = False
         while True:
@@ -99,7 +99,7 @@ class Wire:
         await asyncio.sleep(0)  # transports close in the next turn of the loop
 
     async def _send(
-        self, request: Request, hop: _Hop, ledger: Ledger | SharedLedger, limit: int
+        self, request: Request, hop: Request | _Hop, ledger: Ledger | SharedLedger, limit: int
     ) -> Answer | _Redirect | Failure:
         places = self._places
         if places.free > 0:
@@ -140,7 +140,7 @@ class Wire:
             places.release()
 
     def _follow(
-        self, request: Request, hop: _Hop, redirect: _Redirect, count: int, ledger: Ledger | SharedLedger
+        self, request: Request, hop: Request | _Hop, redirect: _Redirect, count: int, ledger: Ledger | SharedLedger
     ) -> _Hop | Failure:
         """Returns what a redirect asks to send, without what is not for its host; a failure when it may not be sent."""
         if not ledger.follows_redirects:
@@ -159,7 +159,7 @@ class Wire:
             return request.template.forbidden(target, f"its redirect ({redirect.status})", request.scrub)
         return self._redirected(request, hop, target, redirect.status)
 
-    def _redirected(self, request: Request, hop: _Hop, target: URL, status: int) -> _Hop | Failure:
+    def _redirected(self, request: Request, hop: Request | _Hop, target: URL, status: int) -> _Hop | Failure:
         method, headers, data = hop.method, hop.headers.copy(), hop.data
         if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
             method, data = "GET", None

@@ -209,6 +209,8 @@ def in_host(name: str, value: Any) -> str:
 
 
 def _quoted(name: str, text: str) -> str:
+    if text.isascii() and text.isalnum():
+        return text  # as nearly every id and number: there is nothing to encode
     try:
         return quote(text, safe="")
     except UnicodeEncodeError:

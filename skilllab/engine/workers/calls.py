@@ -40,7 +40,7 @@ async def call(seats: Seats, execution: Execution, job: Job, body: bytes, read: 
     keep = False
     begin = _begin(worker, job)
     try:
-        answer = await _sent(worker, wire.CALL, body)
+        answer = await worker.send(wire.CALL, body)
         output = _taken(execution, seat, worker, answer, begin, read)
         keep = not once and not _has_grown(worker)
         return output
@@ -65,7 +65,7 @@ async def stream(seats: Seats, execution: Execution, job: Job, body: bytes, read
     begin = _begin(worker, job)
     allowed = job.limits.max_duration
     try:
-        asked = _sent(worker, wire.STREAM, body)
+        asked = worker.send(wire.STREAM, body)
         while True:
             answer = await asked
             if isinstance(answer, End) or answer.kind != wire.CHUNK:
@@ -129,13 +129,6 @@ def _begin(worker: Worker, job: Job) -> float:
     deadline = math.inf if limits.max_duration is None else begin + limits.max_duration
     worker.begin(deadline, math.inf if limits.max_cpu_time is None else limits.max_cpu_time)
     return begin
-
-
-def _sent(worker: Worker, kind: int, body: bytes) -> asyncio.Future[Answer | End]:
-    """Sends a call; what its group has counted before is noted while the worker begins, which takes it longer."""
-    asked = worker.send(kind, body)
-    worker.seat.begin()
-    return asked
 
 
 def _taken(execution: Execution, seat: Seat, worker: Worker, answer: Answer | End, begin: float, read: Read) -> Any:

@@ -17,6 +17,7 @@ from skilllab.engine.workers.rooms import Room
 from skilllab.frozen import FrozenDict
 from skilllab.model import ResourceLimits
 from skilllab.programs import tree, wire
+from skilllab.settings import WORKER_BACKSTOP_TASKS
 
 if TYPE_CHECKING:
     from skilllab.engine.workers.seats import Seat
@@ -45,7 +46,7 @@ class Job:
     limits: ResourceLimits
     load: bytes
     max_output: int
-    more_tasks: int
+    more_tasks: int = WORKER_BACKSTOP_TASKS
 
 
 MOST_JOBS = 1000
@@ -133,6 +134,7 @@ class Worker:
                 os.pwrite(self._clear, b"5", 0)  # the peak of the memory begins anew (proc(5))
             except OSError:
                 self._forget_memory()
+        self.seat.begin()
         self.seat.supervision.begin(self.seat.number, deadline, self.cpu_before, cpu_limit)
 
     def rest(self) -> None:

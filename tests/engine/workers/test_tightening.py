@@ -64,7 +64,7 @@ def test_what_others_hold_is_not_set(name: str) -> None:
 
 
 def test_a_worker_is_one_of_its_skills_processes() -> None:
-    """Of a function's or script's processes the worker is the first; a command's come on top of it, as do those unasked for."""
+    """Of a function's or script's processes the worker is the first, a command's come on top; unasked, many may."""
     assert [more_tasks(5, command=False), more_tasks(5, command=True)] == [4, 5]
     assert more_tasks(1, command=False) == 0
     assert {more_tasks(None, command) for command in (False, True)} == {WORKER_BACKSTOP_TASKS}
