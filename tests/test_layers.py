@@ -40,6 +40,7 @@ LEVELS = {
 """The level of each room: a module or a package right under skilllab/. A new one needs a row."""
 
 SAME_ROOM = {
+    "histogram": "stats",
     "index": "registry",
     "postings": "registry",
     "look": "plots",
