@@ -1,8 +1,9 @@
 """Histogram: how often each size of a value came, in buckets so narrow that every quantile is right to 0.4 %.
 
 Log-linear buckets (as in Tene's HdrHistogram, 2012): every octave, from a power of two to the next, is cut into
-128 buckets of equal width, so that the middle of a bucket is within 1/256 of each value in it. An octave takes memory
-only once a value falls into it.
+128 buckets of equal width, so that the middle of a bucket is within 1/256 of each value in it. A bucket's number is the
+first bits of its values as the machine has them (IEEE 754): the exponent and seven bits of the mantissa.
+Values are put aside as they come and counted a few hundred at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
-from math import frexp
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -26,21 +26,26 @@ Array = npt.NDArray[np.float64]
 BUCKETS = 128
 """Buckets of an octave."""
 
-_EMPTY = bytes(4 * BUCKETS)
-_HALVES = np.arange(BUCKETS, 2 * BUCKETS, dtype=np.float64) / (2 * BUCKETS)  # lower ends in the octave from 1/2 to 1
+_SHIFT = 45  # of 52 bits of a mantissa, those that tell no bucket
+_PENDING = 512  # values put aside: 4 KiB
+_MOST = 2**32 - 1  # values that counts of 32 bits can take, in whatever bucket they are
+_NONE = np.zeros(0, dtype=np.uint32)
+_INFINITY = math.inf
 
 
 class Histogram:
     """Counts of values of 0 or more: seconds, bytes, anything that spreads over powers of ten.
 
-    Count, total, mean, minimum and maximum are exact; a quantile errs by 1/256 at most. An octave takes about 0.7 KiB.
+    Count, total, mean, minimum and maximum are exact; a quantile errs by 1/256 at most. It takes 4 KiB, and half a KiB for
+    each octave from the least value to the greatest. Values below 1e-307 count as 0. For one thread.
     """
 
-    __slots__ = ("_high", "_low", "_octaves", "_total", "_zeros")
+    __slots__ = ("_counted", "_counts", "_first", "_high", "_low", "_pending", "_total", "_zeros")
 
     def __init__(self, values: npt.ArrayLike = ()) -> None:
-        self._octaves: dict[int, array[int]] = {}
-        self._zeros = 0
+        self._first, self._counts = 0, _NONE  # the number of the first bucket, and the counts from there on
+        self._pending = array("d")
+        self._counted = self._zeros = 0
         self._total = 0.0
         self._low, self._high = math.inf, -math.inf  # of the values above 0
         if np.size(values):
@@ -48,14 +53,12 @@ class Histogram:
 
     def record(self, value: float) -> None:
         """Counts one value; raises InvalidValueError when it is negative or not finite."""
-        if not self._low <= value <= self._high and self._is_zero(value):
-            return
-        mantissa, exponent = frexp(value)
-        try:
-            self._octaves[exponent][int(mantissa * 256.0) - 128] += 1
-        except (KeyError, OverflowError):
-            self._add(exponent, int(mantissa * 256.0) - 128)
-        self._total += value
+        if not 0 <= value < _INFINITY:
+            raise _refused(value)
+        pending = self._pending
+        pending.append(value)
+        if len(pending) >= _PENDING:
+            self._fold()
 
     def record_many(self, values: npt.ArrayLike) -> None:
         """Counts each of many values; raises InvalidValueError, and counts none, when one is negative or not finite."""
@@ -63,44 +66,38 @@ class Histogram:
         wrong = ~(np.isfinite(column) & (column >= 0))
         if wrong.any():
             raise _refused(float(column[np.argmax(wrong)]))
-        above = column[column > 0]
-        self._zeros += len(column) - len(above)
-        if not len(above):
-            return
-        self._low, self._high = min(self._low, float(above.min())), max(self._high, float(above.max()))
-        self._total += float(above.sum())
-        mantissas, exponents = np.frexp(above)
-        inside = (mantissas * (2 * BUCKETS)).astype(np.int64) - BUCKETS
-        for exponent in np.unique(exponents).tolist():
-            self._merge_octave(exponent, np.bincount(inside[exponents == exponent], minlength=BUCKETS))
+        self._count(column)
 
     # what was counted
 
     @property
     def count(self) -> int:
         """How many values were counted."""
-        return self._zeros + sum(map(sum, self._octaves.values()))
+        return self._counted + len(self._pending)
 
     @property
     def total(self) -> float:
         """Their sum."""
+        self._fold()
         return self._total
 
     @property
     def mean(self) -> float:
         """Their mean; nan without values."""
         count = self.count
-        return self._total / count if count else math.nan
+        return self.total / count if count else math.nan
 
     @property
     def min(self) -> float:
         """The least of them; nan without values."""
-        return 0.0 if self._zeros else self._low if self._octaves else math.nan
+        self._fold()
+        return 0.0 if self._zeros else self._low if len(self._counts) else math.nan
 
     @property
     def max(self) -> float:
         """The greatest of them; nan without values."""
-        return self._high if self._octaves else 0.0 if self._zeros else math.nan
+        self._fold()
+        return self._high if len(self._counts) else 0.0 if self._zeros else math.nan
 
     def quantile(self, q: float) -> float:
         """Returns the `q`-quantile (0 to 1), between order statistics as numpy has it (type 7); nan without values."""
@@ -139,8 +136,11 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Adds all that the other one has counted."""
-        for exponent, counts in other._octaves.items():
-            self._merge_octave(exponent, np.asarray(counts, dtype=np.int64))
+        other._fold()
+        self._fold()
+        self._counted += other._counted
+        if len(other._counts):
+            self._add(other._first, other._counts)
         self._zeros += other._zeros
         self._total += other._total
         self._low, self._high = min(self._low, other._low), max(self._high, other._high)
@@ -151,20 +151,27 @@ class Histogram:
         The least and the greatest of what is left are known to their buckets. Raises InvalidValueError, and takes nothing,
         when the other one is no earlier state.
         """
-        left = {exponent: np.asarray(counts, dtype=np.int64) for exponent, counts in self._octaves.items()}
-        for exponent, counts in earlier._octaves.items():
-            left[exponent] = left.get(exponent, np.zeros(BUCKETS, dtype=np.int64)) - np.asarray(counts, dtype=np.int64)
-        if self._zeros < earlier._zeros or any((counts < 0).any() for counts in left.values()):
+        earlier._fold()
+        self._fold()
+        begin, end = earlier._first - self._first, earlier._first - self._first + len(earlier._counts)
+        fits = not len(earlier._counts) or (begin >= 0 and end <= len(self._counts))
+        if not fits or self._zeros < earlier._zeros or (self._counts[begin:end] < earlier._counts).any():
             raise InvalidValueError(
                 "the histogram to subtract is no earlier state of this one: it holds more of a value"
             )
-        self._octaves = {exponent: _stored(counts) for exponent, counts in left.items() if counts.any()}
+        self._counted -= earlier._counted
         self._zeros -= earlier._zeros
-        self._total = max(0.0, self._total - earlier._total) if self._octaves else 0.0
+        if len(earlier._counts):
+            self._counts[begin:end] -= earlier._counts
+        held = np.flatnonzero(self._counts)
+        if not len(held):
+            self._first, self._counts, self._total, self._low, self._high = 0, _NONE, 0.0, math.inf, -math.inf
+            return
+        self._first, self._counts = self._first + int(held[0]), self._counts[held[0] : held[-1] + 1].copy()
+        self._total = max(0.0, self._total - earlier._total)
         lows, highs, _ = self._buckets()
-        above = highs > 0
-        self._low = max(self._low, float(lows[above][0])) if above.any() else math.inf
-        self._high = min(self._high, float(highs[above][-1])) if above.any() else -math.inf
+        self._low = max(self._low, float(lows[1 if self._zeros else 0]))
+        self._high = min(self._high, float(highs[-1]))
 
     def copy(self) -> Histogram:
         """Returns a histogram of its own with the same counts."""
@@ -194,70 +201,77 @@ class Histogram:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for `from_json`; buckets that hold nothing take no room."""
-        octaves = {
-            str(exponent): [[at, count] for at, count in enumerate(counts) if count]
-            for exponent, counts in sorted(self._octaves.items())
-        }
-        ends = [self._low, self._high] if self._octaves else None
-        return {"octaves": octaves, "zeros": self._zeros, "total": self._total, "ends": ends}
+        self._fold()
+        held = np.flatnonzero(self._counts)
+        buckets = np.stack((held + self._first, self._counts[held].astype(np.int64)), axis=1).tolist()
+        ends = [self._low, self._high] if buckets else None
+        return {"buckets": buckets, "zeros": self._zeros, "total": self._total, "ends": ends}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Self:
         """Returns the histogram of which `to_json` made this."""
         made = cls()
         try:
-            for exponent, pairs in saved["octaves"].items():
-                counts = np.zeros(BUCKETS, dtype=np.int64)
-                for at, count in pairs:
-                    counts[at] = count
-                made._merge_octave(int(exponent), counts)
+            pairs = np.array(saved["buckets"], dtype=np.int64).reshape(-1, 2)
+            if (pairs < 1).any() or (np.diff(pairs[:, 0]) < 1).any():
+                raise ValueError("buckets must be pairs of a number and a count, ordered by their numbers")
             made._zeros, made._total = int(saved["zeros"]), float(saved["total"])
+            made._counted = made._zeros + int(pairs[:, 1].sum())
+            if len(pairs):
+                made._add(int(pairs[0, 0]), np.bincount(pairs[:, 0] - pairs[0, 0], pairs[:, 1]))
             if saved["ends"] is not None:
                 made._low, made._high = map(float, saved["ends"])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InvalidValueError(f"{saved!r:.80} is no histogram: {type(error).__name__}: {error}") from error
         return made
 
     # inside
 
-    def _is_zero(self, value: float) -> bool:
-        """Counts a zero; notes another value as the least or the greatest one."""
-        if value == 0:
-            self._zeros += 1
-            return True
-        if not 0 < value < math.inf:
-            raise _refused(value)
-        self._low, self._high = min(self._low, value), max(self._high, value)
-        return False
+    def _fold(self) -> None:
+        """Counts what was put aside."""
+        if self._pending:
+            column = np.array(self._pending)
+            del self._pending[:]
+            self._count(column)
 
-    def _add(self, exponent: int, at: int) -> None:
-        """Adds one where there is no octave yet, or none with room for so many."""
-        counts = self._octaves.get(exponent)
-        self._octaves[exponent] = array("I", _EMPTY) if counts is None else array("Q", counts)
-        self._octaves[exponent][at] += 1
+    def _count(self, column: Array) -> None:
+        self._counted += len(column)
+        numbers = column.view(np.int64) >> _SHIFT
+        first = int(numbers.min()) if len(numbers) else 0
+        if first < BUCKETS:
+            above = numbers >= BUCKETS
+            self._zeros += len(column) - int(above.sum())
+            column, numbers = column[above], numbers[above]
+            if not len(column):
+                return
+            first = int(numbers.min())
+        self._low, self._high = min(self._low, float(column.min())), max(self._high, float(column.max()))
+        self._total += float(column.sum())
+        self._add(first, np.bincount(numbers - first))
 
-    def _merge_octave(self, exponent: int, more: npt.NDArray[np.int64]) -> None:
-        counts = self._octaves.get(exponent)
-        self._octaves[exponent] = _stored(more if counts is None else np.asarray(counts, dtype=np.int64) + more)
+    def _add(self, first: int, more: npt.NDArray[Any]) -> None:
+        """Adds counts to the buckets from `first` on."""
+        held, begin, end = self._counts, self._first, self._first + len(self._counts)
+        wide = self._counted > _MOST and held.dtype != np.uint64
+        if wide or not len(held) or first < begin or first + len(more) > end:
+            start = min(first, begin) if len(held) else first
+            stop = max(first + len(more), end)
+            kind = np.uint64 if self._counted > _MOST else held.dtype
+            self._first, self._counts = start, np.zeros(stop - start, dtype=kind)
+            self._counts[begin - start : end - start] = held
+        within = self._counts[first - self._first : first - self._first + len(more)]
+        np.add(within, more, out=within, casting="unsafe")
 
     def _buckets(self) -> tuple[Array, Array, npt.NDArray[np.int64]]:
         """Returns the lower ends, upper ends and counts of the buckets that hold something, from the least up."""
-        exponents = sorted(self._octaves)
-        zeros = 1 if self._zeros else 0
-        lows = [np.zeros(zeros), *(np.ldexp(_HALVES, exponent) for exponent in exponents)]
-        widths = [np.zeros(zeros), *(np.full(BUCKETS, math.ldexp(0.5 / BUCKETS, exponent)) for exponent in exponents)]
-        counts = [np.full(zeros, self._zeros, dtype=np.int64)]
-        counts += [np.asarray(self._octaves[exponent], dtype=np.int64) for exponent in exponents]
-        low, count = np.concatenate(lows), np.concatenate(counts)
-        held = count > 0
-        return low[held], (low + np.concatenate(widths))[held], count[held]
-
-
-def _stored(counts: npt.NDArray[np.int64]) -> array[int]:
-    kind = "I" if counts.max() < 2**32 else "Q"
-    made = array(kind)
-    made.frombytes(counts.astype(np.uint32 if kind == "I" else np.uint64).tobytes())
-    return made
+        self._fold()
+        held = np.flatnonzero(self._counts)
+        numbers = held + self._first
+        lows, highs = ((numbers + more << _SHIFT).view(np.float64) for more in (0, 1))
+        counts = self._counts[held].astype(np.int64)
+        if self._zeros:
+            return np.append(0.0, lows), np.append(0.0, highs), np.append(self._zeros, counts)
+        return lows, highs, counts
 
 
 def _refused(value: float) -> InvalidValueError:
