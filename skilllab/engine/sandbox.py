@@ -52,11 +52,13 @@ class SandboxOptions:
     warm parent. max_concurrent: sandboxes at once; further calls wait their turn. resource_limits: of a skill that does not
     name its own. isolation: "bubblewrap", "process" (limits only: nothing is shut in), or None for bubblewrap where it is
     installed. paths: files and folders that every skill may read, besides the system and the interpreter. env: variables that
-    every skill gets. Where no control group can be written, max_memory bounds the address space of each process and what
-    all of them hold; what lies in files of memory (memfd, /dev/shm) is then not seen. preload: modules that scripts find
-    imported. disk: of the private folder, in bubblewrap, where
+    every skill gets. preload: modules that scripts find imported. disk: of the private folder, in bubblewrap, where
     max_disk does not say otherwise. max_output: of what a call may return. cache_ttl: that the output of a cacheable skill
     is kept; None keeps it.
+
+    Where no control group can be written, max_memory bounds the address space of each process, and every 50 ms what all of
+    them hold with their open files of memory; what waits in sockets is not seen. CPU time of children that nobody waits
+    for is then estimated from samples, and the error says so.
     """
 
     reuse_instances: bool = True
