@@ -1,6 +1,7 @@
 """The command line.
 
-`skilllab run` runs the notebooks and writes the offline page, `skilllab lab` opens JupyterLab, `skilllab demo` is an API.
+`skilllab run` runs the notebooks and writes the offline page, `skilllab lab` opens JupyterLab, `skilllab demo` is an API,
+`skilllab try` looks at your own tool for a few seconds.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import time
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skilllab import format as fmt
 from skilllab.errors import InvalidValueError, SkilllabError
-from skilllab.settings import DEMO_PORT
+from skilllab.settings import DEMO_PORT, TRIAL_DURATION, TRIAL_RATE, TRIAL_TIMEOUT
 
 if TYPE_CHECKING:
     from skilllab.report.runner import NotebookRun
@@ -77,10 +78,61 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", parents=[folder], help="open JupyterLab; further options go to JupyterLab")
     lab.set_defaults(handler=_lab, takes_rest=True)
 
+    _add_try(commands)
+
     demo = commands.add_parser("demo", help="serve the demo API on this machine, for the catalogue's API skills")
     demo.add_argument("--port", type=int, default=DEMO_PORT, help="port of 127.0.0.1, 0 for any free one (%(default)s)")
     demo.set_defaults(handler=_demo, takes_rest=False)
     return parser
+
+
+def _add_try(commands: Any) -> None:
+    tried = commands.add_parser(
+        "try",
+        help="look at your own tool for a few seconds: a function, an MCP server, an address",
+        description="Lists the tools of TARGET and calls those that say they only read, one call at a time and gently; "
+        "prints a page, and keeps the result. Ctrl-C ends it early, with what was measured.",
+    )
+    tried.add_argument(
+        "target", metavar="TARGET", help="package.module:function, an MCP server's command or URL, or a URL"
+    )
+    tried.add_argument(
+        "--as", dest="kind", choices=("module", "mcp", "http"), help="what TARGET is, if it looks otherwise"
+    )
+    tried.add_argument(
+        "--params", metavar="JSON", help="parameters: of the tool, or by tool when there are several; @FILE"
+    )
+    tried.add_argument(
+        "--tool", action="append", default=[], metavar="NAME", help="call only this one; may be repeated"
+    )
+    tried.add_argument(
+        "--allow", action="append", default=[], metavar="NAME", help="call a tool that does not say it only reads"
+    )
+    tried.add_argument("--rate", type=float, default=TRIAL_RATE, help="calls a second at most (%(default)g)")
+    tried.add_argument("--duration", type=float, default=TRIAL_DURATION, help="seconds, at most 60 (%(default)g)")
+    tried.add_argument(
+        "--timeout", type=float, default=TRIAL_TIMEOUT, help="seconds that one call may take (%(default)g)"
+    )
+    tried.add_argument("--seed", type=int, default=0, help="of the times between calls (%(default)s)")
+    tried.add_argument(
+        "--env", action="append", default=[], metavar="NAME", help="hand this variable on to the MCP server"
+    )
+    tried.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME:VARIABLE",
+        help="send this header, its value from a variable",
+    )
+    tried.add_argument("--history", type=Path, metavar="PATH", help="the file that keeps the result (the user's)")
+    tried.add_argument("--no-store", action="store_true", help="keep nothing")
+    tried.set_defaults(handler=_try, takes_rest=False)
+
+
+def _try(options: argparse.Namespace) -> int:
+    from skilllab.trying import run
+
+    return run(options)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ SkilllabError
 ├── SkillNotFoundError (LookupError)          an id that nobody registered
 ├── CatalogueError (ValueError)               a catalogue file
 ├── TraceError (ValueError)                   a trace file
+├── HistoryError                              a file with the history of runs
 ├── SingleFlightError (RuntimeError)          a flight that waits for itself
 └── ExecutionError                            one execution
     ├── LimitNotEnforceableError              a limit that nothing here can hold
@@ -25,10 +26,12 @@ SkilllabError
     ├── SecretError                           an environment variable that is not set
     ├── HostNotAllowedError                   a URL outside the allowed hosts
     ├── TransportError (ConnectionError)      a connection that failed, an answer cut off
+    │   └── ServerLostError                   an MCP server that ended or never answered
     ├── HttpStatusError                       an answer that says error
     ├── InvalidResponseError                  an answer that cannot be read
     └── SkillFailedError                      the skill's own code raised
-        └── InvalidOutputError                what it returned does not fit its output schema
+        ├── InvalidOutputError                what it returned does not fit its output schema
+        └── ToolError                         a tool of an MCP server answered with an error
 
 Every message gives the offending value and what to do about it.
 """
@@ -104,6 +107,10 @@ class CatalogueError(SkilllabError, ValueError):
 
 class TraceError(SkilllabError, ValueError):
     """Raised when a trace file cannot be read, is half written, or is made of unusable columns."""
+
+
+class HistoryError(SkilllabError):
+    """Raised when a history file cannot be read or written: corrupt, newer, another program's, busy or out of room."""
 
 
 class SingleFlightError(SkilllabError, RuntimeError):
@@ -241,6 +248,17 @@ class TransportError(ExecutionError, ConnectionError):
     trips_breaker = True
 
 
+class ServerLostError(TransportError):
+    """Raised when an MCP server cannot be started or reached, does not answer, or ends; `skill_id` of the call that met it."""
+
+    def __init__(self, message: str, *, skill_id: str = "") -> None:
+        super().__init__(message)
+        self.skill_id = skill_id
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"skill_id": self.skill_id})
+
+
 class HttpStatusError(ExecutionError):
     """Raised when a server answers with a `status` of 400 or more; a server's own failure counts against the skill."""
 
@@ -276,6 +294,18 @@ class InvalidOutputError(SkillFailedError):
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self.args, {"skill_id": self.skill_id, "path": self.path})
+
+
+class ToolError(SkillFailedError):
+    """Raised when a tool of an MCP server answers with an error (isError), or its server refuses the call (`code`)."""
+
+    def __init__(self, message: str, *, skill_id: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.skill_id = skill_id
+        self.code = code
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.args, {"skill_id": self.skill_id, "code": self.code})
 
 
 class RemoteError(Exception):

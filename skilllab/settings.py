@@ -35,6 +35,12 @@ CANCEL_GRACE = 1.0
 ENGINE_CONCURRENCY = 1000
 """Executions of an engine at once: far above what helps, so that only a runaway fan-out meets it."""
 
+MAX_IN_FLIGHT = 1000
+"""Requests of an open load test under way at once: as many as an engine takes; beyond it a target is not just slow."""
+
+LOAD_PATIENCE = 30.0
+"""Seconds that requests under way may still take when a load test has sent its last: as long as any caller waits."""
+
 QUEUE_SIZE = 10_000
 """Calls that may wait for a place: beyond it a call is refused, since it would wait longer than anyone does."""
 
@@ -110,6 +116,21 @@ HTTP_MAX_BACKOFF = 60.0
 HTTP_KEEP_ALIVE = 15.0
 """Seconds that an idle connection is kept: mostly less than servers keep it, so that it seldom turns out to be closed."""
 
+MCP_CONNECT_TIMEOUT = 20.0
+"""Seconds that an MCP server may take from its start to its first answer: twice the SDK's wait before it asks the older way."""
+
+TRIAL_RATE = 20.0
+"""Calls a second at most of `skilllab try`: one user who types fast, whom a server that is not ours can bear."""
+
+TRIAL_DURATION = 10.0
+"""Seconds of `skilllab try`: at its rate enough calls for a p95 with an interval."""
+
+TRIAL_LONGEST = 60.0
+"""Seconds of `skilllab try` at most: it is a first look, and load tests are for more."""
+
+TRIAL_TIMEOUT = 10.0
+"""Seconds that one call of `skilllab try` may take."""
+
 DEMO_PORT = 8765
 """Port of `skilllab demo`: the one that the API skills of the shipped catalogue name."""
 
@@ -160,6 +181,36 @@ WORKER_BACKSTOP_TASKS = 256
 
 FILE_MAX_BYTES = 10 * 2**20
 """Bytes of a file that built-in skills read or search unless told otherwise: beyond 10 MiB it is data, not text."""
+
+HISTORY_WAIT = 10.0
+"""Seconds to wait for another writer of the history: each takes milliseconds, so only a stuck one is met."""
+
+GIT_TIMEOUT = 2.0
+"""Seconds that git may take to name the commit of a run: a checkout that takes longer is not worth the wait."""
+
+BENCHMARK_WARMUP = 10
+"""Rounds before those that count in a benchmark: caches and branch predictors have learnt what they will by then."""
+
+BENCHMARK_ITERATIONS = 100
+"""Rounds of a benchmark before its first verdict: fewer seldom carry one."""
+
+BENCHMARK_BUDGET = 10.0
+"""Seconds after which a benchmark that is still undecided does no more rounds: as long as one likes to wait."""
+
+SMALLEST_DIFFERENCE = 0.01
+"""Share by which times must differ to be called different: where code happens to lie in memory moves them by less."""
+
+MONITOR_WINDOW = 60.0
+"""Seconds that a monitor's sliding window covers: long enough for a p95 of a skill called twice a second."""
+
+MONITOR_BATCH = 1024
+"""Executions that a monitor puts aside before it counts them: about a millisecond of work at a time."""
+
+WATCH_INTERVAL = 60.0
+"""Seconds between two looks of a monitor at its rules."""
+
+WATCH_RULES = ("p95 of any > 1 s for 60 s", "errors of any > 5 % for 60 s", "lag-p99 > 100 ms for 60 s")
+"""Rules of a monitor unless it is given some: a skill too slow for an agent to wait, one that fails, a loop held up."""
 
 FAST_VARIABLE = "SKILLLAB_FAST"
 """The environment variable that asks notebooks for their fast setting."""

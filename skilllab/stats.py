@@ -161,8 +161,8 @@ def paired_bootstrap(
         raise InvalidValueError(f"smallest_difference(={smallest_difference}) must be 0 or more: 1 % is 0.01")
     logs = np.log(times_b) - np.log(times_a)
     low, high = _median_interval(logs, confidence, resamples, seed)
-    verdict = _verdict(low, high, math.log1p(smallest_difference))
-    return Comparison(math.exp(float(np.median(logs))), math.exp(low), math.exp(high), confidence, len(logs), verdict)
+    found = verdict(low, high, math.log1p(smallest_difference))
+    return Comparison(math.exp(float(np.median(logs))), math.exp(low), math.exp(high), confidence, len(logs), found)
 
 
 def interleave(
@@ -259,14 +259,34 @@ def _median_interval(values: Array, confidence: float, resamples: int, seed: int
     exact = quantile_interval(values, 0.5, confidence)
     if exact is None:
         return -math.inf, math.inf
-    medians = _bootstrap(values, lambda rows: np.asarray(np.median(rows, axis=1)), resamples, seed)
+    medians = resampled_medians(values, resamples, seed)
     low, high = quantiles(medians, [_tail(confidence), 1 - _tail(confidence)]).tolist()
     if len(values) >= _MANY:
         return low, high
     return min(low, exact.low), max(high, exact.high)
 
 
-def _verdict(low: float, high: float, margin: float) -> Verdict:
+def resampled_medians(values: Array, resamples: int, seed: int) -> Array:
+    """Returns the medians of resamples drawn with replacement, without drawing them.
+
+    A draw takes the sorted value at a uniform place, so that the place of a resample's k-th smallest is the k-th of n
+    uniform numbers: beta distributed (Maritz and Jarrett 1978). Below it lie k - 1 uniform numbers, of which the largest
+    is the other middle value when n is even.
+    """
+    if resamples < 1:
+        raise InvalidValueError(f"resamples(={resamples}) must be at least 1: 2,000 is usual")
+    ordered, n = np.sort(values), len(values)
+    rng, upper = np.random.default_rng(seed), n // 2 + 1
+    places = rng.beta(upper, n - upper + 1, resamples)
+    high = ordered[np.minimum((n * places).astype(np.intp), n - 1)]
+    if n % 2:
+        return high
+    below = places * rng.random(resamples) ** (1 / (upper - 1))
+    return np.asarray((ordered[np.minimum((n * below).astype(np.intp), n - 1)] + high) / 2)
+
+
+def verdict(low: float, high: float, margin: float) -> Verdict:
+    """Returns what an interval of a log ratio says: all of it beyond the margin, all of it within, or neither."""
     if high < -margin:
         return "faster"
     if low > margin:

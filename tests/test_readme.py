@@ -15,8 +15,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 
 @pytest.mark.slow
-def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block works after those before it, and the skill that the reader adds counts what the comment says."""
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
 
     async def run() -> None:
@@ -34,6 +35,9 @@ def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "max_disk" in str(names["refused"].error)
     assert names["counted"] == "6\n"
     assert "max_cpu_time" in str(names["stopped"].error)
+    assert names["load"].success_rate == 1
+    assert names["compared"].compare("list", "set").verdict == "faster"
+    assert (names["run"], names["report"].slowest_skills[0].skill_id) == (1, "search-v1")
     assert names["word_count"]("to be or not to be") == {"be": 2, "to": 2, "not": 1}
     assert "hit rate" in capsys.readouterr().out
 

@@ -87,7 +87,7 @@ class ConfinedFunctions:
         definition, function, options = skill.definition, skill.function, self._options
         if function is None or not isinstance(definition.handler, FunctionHandler):
             raise HandlerNotRunnableError(f"{definition.id}: its handler is no function")
-        reference = _reference(function)
+        reference = reference_of(function)
         content = b"" if reference else _pickled(function, definition.id)
         isolation = self._isolation_of(skill)
         inside = isolation == "bubblewrap"
@@ -114,7 +114,7 @@ class ConfinedFunctions:
         return Job(definition.id, room, limits, body, options.max_output, more)
 
 
-def _reference(function: Callable[..., Any]) -> str:
+def reference_of(function: Callable[..., Any]) -> str:
     """Returns "module:name" if a worker can import the function by it, else nothing.
 
     A module that is only in this process (a notebook, one that a test runner made) cannot be imported elsewhere.

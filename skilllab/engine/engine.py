@@ -57,6 +57,16 @@ class ActiveExecution(NamedTuple):
     state: str
 
 
+class EngineOptions(NamedTuple):
+    """How an engine was made. runners: the kinds of handler that runners of its maker's run."""
+
+    functions: FunctionOptions
+    sandbox: SandboxOptions
+    http: HttpOptions
+    guards: GuardOptions
+    runners: tuple[str, ...]
+
+
 class LayeredExecutionEngine:
     """Executes the skills of a registry: functions (layer 1), sandboxed tools (layer 2) and APIs (layer 3).
 
@@ -90,6 +100,9 @@ class LayeredExecutionEngine:
         elif results is not None and not isinstance(results, SkillCache):
             raise InvalidValueError(f"results={results!r} must be a SkillCache, or None to keep no output")
         functions, sandbox, http = functions or FunctionOptions(), sandbox or SandboxOptions(), http or HttpOptions()
+        guards = guards or GuardOptions()
+        self.registry = registry
+        self.options = EngineOptions(functions, sandbox, http, guards, tuple(runners or ()))
         self._supervision = Supervision()
         weakref.finalize(self, self._supervision.abandon)  # a notebook makes a new engine and forgets the old one
         own = FunctionRunner(functions, self._supervision)
@@ -106,7 +119,6 @@ class LayeredExecutionEngine:
         self._wall_clock = wall_clock
         self._results = results
         cache_ttl = {1: functions.cache_ttl, 2: sandbox.cache_ttl, 3: http.cache_ttl}
-        guards = guards or GuardOptions()
         self._lanes = Lanes(guards, self._runners, cache_ttl, clock, self._breaker_changed)
         self._pipeline = Pipeline(registry, self._lanes, results, clock, guards.timeout, self._blocked)
         self._listeners = all_listeners()

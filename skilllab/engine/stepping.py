@@ -22,7 +22,7 @@ from typing import Any
 
 from skilllab.engine.execution import Execution
 from skilllab.engine.frames import move_to_task, where_ended
-from skilllab.errors import SkillFailedError
+from skilllab.errors import ExecutionError, SkillFailedError
 from skilllab.frozen import FrozenDict
 from skilllab.outcome import ResourceUsage
 from skilllab.settings import SLOW_STEP
@@ -131,8 +131,8 @@ class Stepper:
         """Takes one step and notes in the execution what it cost; returns whether it was the last.
 
         The output is then in `execution.output`, and before that what is waited for in `execution.pending`.
-        Raises SkillFailedError for what the coroutine raises (a SystemExit included: no skill ends the program), and
-        CancelledError when the caller was cancelled.
+        Raises SkillFailedError for what the coroutine raises (a SystemExit included: no skill ends the program), but an
+        ExecutionError that names the skill as it is, and CancelledError when the caller was cancelled.
         """
         watch, clock, cpu_clock = self.watch, execution.clock, self._cpu_clock
         marks, others_cpu, others_wall, threads = watch.marks, watch.cpu, watch.wall, count_threads()
@@ -150,6 +150,8 @@ class Stepper:
             trace = caught.__traceback__
             if isinstance(caught, asyncio.CancelledError) and (execution.interrupts or _was_cancelled(execution)):
                 raise
+            if isinstance(caught, ExecutionError) and getattr(caught, "skill_id", None) == execution.skill_id:
+                raise  # it names this very skill: what calls a tool elsewhere knows best how that failed
             raise skill_failure(execution.skill_id, caught) from caught
         finally:
             spent = cpu_clock() - begin_cpu

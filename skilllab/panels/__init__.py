@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from skilllab.panels.batching import BatchingPanel
 from skilllab.panels.cache import CachePanel
-from skilllab.panels.controls import Control, amount, durations, named, steps, whole_numbers
+from skilllab.panels.controls import Control, amount, durations, named, steps, text, whole_numbers
 from skilllab.panels.failures import FailuresPanel
 from skilllab.panels.limits import LimitsPanel
+from skilllab.panels.load import LoadPanel
 from skilllab.panels.panel import Panel
 from skilllab.panels.picture import Curve, Marker, Picture
 
@@ -17,6 +18,7 @@ __all__ = [
     "Curve",
     "FailuresPanel",
     "LimitsPanel",
+    "LoadPanel",
     "Marker",
     "Panel",
     "Picture",
@@ -24,5 +26,6 @@ __all__ = [
     "durations",
     "named",
     "steps",
+    "text",
     "whole_numbers",
 ]

@@ -96,6 +96,15 @@ def amount(label: str, unit: str, value: float, *, scale: float = 1.0, hint: str
     return Control(field, "value", read, lambda base: _clean(base / scale))
 
 
+def text(label: str, value: str, read: Callable[[str], T], *, hint: str = "") -> Control[T]:
+    """Returns a line of text, which stands for what `read` makes of it once Enter is pressed or the line is left.
+
+    `read` refuses a text without a meaning with InvalidValueError. To set the value takes a text that `str` gives.
+    """
+    line = widgets.Text(value=value, continuous_update=False, description=label, tooltip=hint)
+    return Control(line, "value", read, str)
+
+
 def whole_numbers(low: float, high: float, *also: int) -> list[int]:
     """Returns round whole numbers from `low` to `high`, ten a decade, both ends as they are, and those in `also`."""
     first, last = max(1, math.ceil(low)), max(1, math.floor(high))

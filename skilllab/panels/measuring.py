@@ -20,10 +20,12 @@ class MeasuringPanel(Panel, Generic[Key, Found]):
     """A panel whose `.run` button measures what `_chosen` returns and keeps it in `_measured`; at most one run at a time.
 
     To be overridden: `_chosen`, `_on_progress` (given to `measure`), and `_starting`, the words until the first progress.
+    `_end` ends a run whose Stop was pressed: it cancels it, unless overridden.
     `_may_draw` is to be called before each picture: it raises what a run failed with, and ends a run of other values.
     """
 
     _starting = "starting …"
+    _begin = "Run"  # what the button says while nothing runs
 
     def _prepare(self, measure: Any) -> None:
         """Sets what a first picture needs; to be called before the panel's own __init__."""
@@ -35,7 +37,7 @@ class MeasuringPanel(Panel, Generic[Key, Found]):
 
     def _add_run_button(self, tooltip: str) -> None:
         """Puts the button and what shows its progress above the picture."""
-        self.run = widgets.Button(description="Run", tooltip=tooltip)
+        self.run = widgets.Button(description=self._begin, tooltip=tooltip)
         self.run.on_click(lambda _: self._hand_over())
         self._progress = widgets.FloatProgress(max=1.0, layout={"width": "180px", "visibility": "hidden"})
         self._status = widgets.HTML()
@@ -69,9 +71,28 @@ class MeasuringPanel(Panel, Generic[Key, Found]):
 
     def _start_or_stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-        elif self._loop is not None:
-            self._task = self._loop.create_task(self._run(self._chosen()))
+            self._end(self._task)
+            return
+        try:
+            chosen = self._chosen()
+        except SkilllabError:  # the picture says so already
+            return
+        assert self._loop is not None
+        self._running = chosen  # before the task begins: a picture that is still pending must find it
+        self._task = self._loop.create_task(self._run(chosen))
+        self._task.add_done_callback(self._ended)  # of a task that was cancelled before it began nothing else is heard
+
+    async def start(self) -> None:
+        """Runs what the controls say, as a press of the button does, and returns when that has ended; one run at a time."""
+        self._loop = asyncio.get_running_loop()
+        if self._task is None:
+            self._start_or_stop()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """Ends a run whose Stop was pressed."""
+        task.cancel()
 
     async def _run(self, chosen: Key) -> None:
         self._running = chosen
@@ -81,8 +102,13 @@ class MeasuringPanel(Panel, Generic[Key, Found]):
         except SkilllabError as failure:
             self._failure = failure
         finally:
+            self._ended(self._task)
+
+    def _ended(self, task: asyncio.Task[None] | None) -> None:
+        """Makes ready for the next run, once for each."""
+        if task is self._task:
             self._task = self._running = None
-            self._show_progress("Run", "")
+            self._show_progress(self._begin, "")
             self._changed()
 
     def _show_progress(self, button: str, status: str, share: float = 0.0) -> None:

@@ -132,7 +132,9 @@ class Panel(ABC):
 
     def _show_error(self, message: str) -> None:
         self._message = message
-        self._banner.value = f'<div role="alert">{escape(message)}</div>'
+        words, _, pointed = message.partition("\n")  # lines that point at something need letters of one width
+        below = f"<pre>{escape(pointed)}</pre>" if pointed else ""
+        self._banner.value = f'<div role="alert">{escape(words)}{below}</div>'
         self._banner.layout.display = None
 
     def _show_summary(self, text: str) -> None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,30 @@ CHROMIUM = (
 # Cells out of sight keep their place in the page, so that one picture can show the whole notebook.
 USER_SETTINGS = {"@jupyterlab/notebook-extension/tracker.jupyterlab-settings": '{"windowingMode": "none"}'}
 
-_RUN_ALL = """async () => {
+_OPEN = "async path => { await window.jupyterapp.commands.execute('docmanager:open', {path}); }"
+_READY = """path => {
+  const shown = window.jupyterapp?.shell.currentWidget;
+  return shown?.context?.path === path && shown.sessionContext.isReady;
+}"""
+_CLOSE = """async () => {
+  const shown = window.jupyterapp.shell.currentWidget;
+  await shown?.sessionContext?.shutdown();
+  shown?.dispose();
+}"""
+_RUN = """async places => {
   const app = window.jupyterapp;
   await app.restored;
   const panel = app.shell.currentWidget;
   await panel.context.ready;
   await panel.sessionContext.ready;
+  if (places) {
+    panel.content.deselectAll();
+    panel.content.activeCellIndex = places.at(-1);
+    places.forEach(place => panel.content.select(panel.content.widgets[place]));
+  }
   window.skilllabRan = false;
-  app.commands.execute('notebook:run-all-cells').finally(() => { window.skilllabRan = true; });
+  const command = places ? 'notebook:run-cell' : 'notebook:run-all-cells';
+  app.commands.execute(command).finally(() => { window.skilllabRan = true; });
 }"""
 _IDLE = "() => window.skilllabRan && window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'"
 _CELLS = "() => window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map(cell => cell.toJSON())"
@@ -56,23 +72,29 @@ class Lab:
         self.url, self.token = url, token
 
     def open(self, page: Page, notebook: str) -> None:
-        """Opens a notebook in a workspace of its own and waits until it can be run."""
+        """Opens a notebook and waits until it can be run; a page that shows this lab already is not loaded anew."""
         page.set_default_timeout(PATIENCE)
-        page.goto(f"{self.url}/lab/workspaces/{Path(notebook).stem}/tree/{notebook}?token={self.token}&reset")
+        if page.url.startswith(self.url):
+            page.evaluate(_OPEN, notebook)
+        else:
+            page.goto(f"{self.url}/lab/workspaces/{Path(notebook).stem}/tree/{notebook}?token={self.token}&reset")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
-        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady")
+        page.wait_for_function(_READY, arg=notebook)
 
-    def run_all(self, page: Page, limit: float = 120.0) -> list[dict[str, Any]]:
-        """Runs all cells, waits until the kernel rests, and returns the cells as they stand; `limit` is in seconds."""
+    def run(self, page: Page, places: Sequence[int] | None = None, limit: float = 120.0) -> list[dict[str, Any]]:
+        """Runs all cells, or those at `places`, waits until the kernel rests, and returns all cells as they stand.
+
+        places: of all cells, counted from 0, in order. limit: seconds.
+        """
         page.set_default_timeout(1000 * limit)
-        page.evaluate(_RUN_ALL)
+        page.evaluate(_RUN, places)
         page.wait_for_function(_IDLE)
         page.set_default_timeout(PATIENCE)
         return cells_of(page)
 
-    def shut_down(self, page: Page) -> None:
-        """Ends the kernel of the notebook."""
-        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    def close(self, page: Page) -> None:
+        """Ends the kernel of the open notebook, if there is one, and closes it; what was changed in it is lost."""
+        page.evaluate(_CLOSE)
 
 
 def cells_of(page: Page) -> list[dict[str, Any]]:

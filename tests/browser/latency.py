@@ -83,7 +83,7 @@ def measure(moves: int = 15) -> dict[str, list[float]]:
         with running_lab([notebook]) as lab, running_browser(chromium) as browser:
             page = browser.new_page(viewport={"width": 1280, "height": 1800})
             lab.open(page, notebook.name)
-            lab.run_all(page)
+            lab.run(page)
             outputs = page.locator(".jp-Cell-outputArea")
             sides = {"panel": outputs.nth(0), "interactive_output": outputs.nth(1)}
             for side in sides.values():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Locator, Page
 
+_LAST_NUMBER = re.compile(r"\d+(?=\D*$)")
 CONTROLS = ".skilllab-controls :is(.noUi-handle, input)"
 
 
@@ -28,10 +31,14 @@ class PanelOnPage:
         return str(self.picture.evaluate("image => image.src"))
 
     def move(self, control: Locator) -> None:
-        """Moves a control one step by an arrow key, to where there is room, and waits for words and picture."""
+        """Moves a control one step by an arrow key, or adds 1 to the last number of a text; waits for words and picture."""
         control.focus()
         summary, source = self.summary, self.source
-        self.page.keyboard.press(str(control.evaluate(_KEY)))
+        if control.get_attribute("type") == "text":
+            control.fill(_LAST_NUMBER.sub(lambda number: str(int(number[0]) + 1), control.input_value()))
+            self.page.keyboard.press("Enter")
+        else:
+            self.page.keyboard.press(str(control.evaluate(_KEY)))
         self.wait_for_other_words(summary)
         if control.evaluate("control => control.localName !== 'input'"):  # a cost may be too small to be seen
             self.picture.and_(self.page.locator(f'img:not([src="{source}"])')).wait_for()
@@ -51,6 +58,9 @@ class PanelOnPage:
 
     def wait_for_other_words(self, text: str) -> None:
         self._wait("([words, image, text]) => words.innerText.trim() !== text", text)
+
+    def wait_for_words_with(self, text: str) -> None:
+        self._wait("([words, image, text]) => words.innerText.includes(text)", text)
 
     def wait_for_name(self) -> None:
         """Waits until the picture's name is the words beside it."""

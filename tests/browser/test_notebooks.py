@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+from needed import needed
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -21,15 +25,24 @@ WINDOW = {"width": 1280, "height": 900}
 TALLEST = 20_000  # pixels of one picture
 RUNS = {"03_layers_and_limits": "stopped at max_memory"}
 """What a panel says when its Run button was pressed, for those whose run is short."""
+LOAD = "06_load_testing"
+CHILD = "skilllab.experiments.loadtest.program"  # in the command of a process that runs a load test
+LEAVE = 2.0  # s after which nothing of a load test may be left when its kernel has gone
 
 
 @pytest.fixture(scope="module")
-def opened(lab: Lab, browser: Browser) -> Iterator[Page]:
-    """A page with panel.ipynb, run."""
+def window(browser: Browser) -> Iterator[Page]:
+    """A page that stays: loading JupyterLab takes longer than looking at a notebook."""
     with new_page(browser) as page:
-        lab.open(page, "panel.ipynb")
-        lab.run_all(page)
         yield page
+
+
+@pytest.fixture(scope="module")
+def opened(lab: Lab, window: Page) -> Page:
+    """The page with panel.ipynb, run."""
+    lab.open(window, "panel.ipynb")
+    lab.run(window)
+    return window
 
 
 @pytest.fixture
@@ -44,23 +57,45 @@ def own(opened: Page) -> Iterator[PanelOnPage]:
     panel.wait_for_words(first)
 
 
+@pytest.fixture
+def page(lab: Lab, window: Page) -> Iterator[Page]:
+    """A page on which no notebook is open, before and after."""
+    yield window
+    lab.close(window)
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook(notebook: Path, lab: Lab, browser: Browser, screenshots: Path) -> None:
-    """All cells run without an error, nothing covers the page, and every control of every panel moves its picture."""
+def test_notebook(notebook: Path, lab: Lab, page: Page, screenshots: Path) -> None:
+    """What runs runs without an error, every picture shows, nothing covers the page, and every control moves its panel.
+
+    The first notebook runs from top to bottom, as whoever opens it will; of the others only the cells that the panel
+    needs, as each is run in full beside the browser (pytest --nbval).
+    """
+    from lab import cells_of
     from on_page import panels
 
-    with new_page(browser) as page:
-        lab.open(page, notebook.name)
-        cells = lab.run_all(page)
-        assert errors(cells) == []
-        assert page.locator(".Toastify__toast, .jp-Dialog").count() == 0
-        found = panels(page)
-        picture_of_all(page, screenshots / f"{notebook.stem}.png")
-        for number, panel in enumerate(found, start=1):
-            try_panel(panel, screenshots / f"{notebook.stem}-panel-{number}")
-            if notebook.stem in RUNS:
-                run_panel(panel, RUNS[notebook.stem], screenshots / f"{notebook.stem}-panel-{number}-run.png")
-        lab.shut_down(page)
+    lab.open(page, notebook.name)
+    places = None if notebook == NOTEBOOKS[0] else panel_places(notebook)
+    cells = lab.run(page, places) if places != [] else cells_of(page)
+    assert errors(cells) == []
+    assert [cells[place]["execution_count"] for place in places or ()] == list(range(1, len(places or ()) + 1))
+    assert pictures_not_shown(page) == []
+    assert page.locator(".Toastify__toast, .jp-Dialog").count() == 0
+    found = panels(page)
+    picture_of_all(page, screenshots / f"{notebook.stem}.png")
+    for number, panel in enumerate(found, start=1):
+        try_panel(panel, screenshots / f"{notebook.stem}-panel-{number}")
+        if notebook.stem in RUNS:
+            run_panel(panel, RUNS[notebook.stem], screenshots / f"{notebook.stem}-panel-{number}-run.png")
+        if notebook.stem == LOAD:
+            watch_panel(panel, screenshots / f"{notebook.stem}-panel-{number}-live.png")
+    testers = load_tests()
+    lab.close(page)
+    assert bool(testers) == (notebook.stem == LOAD)
+    end = time.monotonic() + LEAVE
+    while any(map(runs_a_load_test, testers)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_controls_are_reached_in_reading_order(own: PanelOnPage) -> None:
@@ -112,6 +147,24 @@ def test_widgets_win_over_the_still_picture(own: PanelOnPage) -> None:
     assert own.page.locator(".jp-RenderedImage").count() == 0
 
 
+def panel_places(notebook: Path) -> list[int]:
+    """Where the cell with the panel stands, which is the last, and those that it needs; nowhere when there is no panel."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = [(place, "".join(cell["source"])) for place, cell in enumerate(cells) if cell["cell_type"] == "code"]
+    if "skilllab.panels" not in code[-1][1]:
+        return []
+    return [code[number][0] for number in needed([source for _, source in code])]
+
+
+def pictures_not_shown(page: Page) -> list[str]:
+    """The pictures on the page that the browser could not draw."""
+    pictures = page.locator(".jp-Notebook img")
+    assert pictures.count() > 0
+    pictures.evaluate_all("images => Promise.allSettled(images.map(image => image.decode()))")
+    sources = pictures.evaluate_all("images => images.filter(image => !image.naturalWidth).map(image => image.src)")
+    return [source[:80] for source in sources]
+
+
 def try_panel(panel: PanelOnPage, name: Path) -> None:
     """Moves every control by keyboard, presses reset, and saves the panel before and after."""
     first = panel.summary
@@ -132,6 +185,36 @@ def run_panel(panel: PanelOnPage, words: str, picture: Path) -> None:
     panel.wait_for_other_words(first)
     assert words in panel.summary
     panel.panel.screenshot(path=picture)
+
+
+def watch_panel(panel: PanelOnPage, picture: Path) -> None:
+    """Starts a load test, watches it, stops it and finds what was measured; then leaves another one running."""
+    first = panel.summary
+    panel.run()
+    panel.wait_for_words_with("so far")
+    panel.panel.screenshot(path=picture)
+    assert panel.run_button.inner_text() == "Stop"
+    panel.run()
+    panel.wait_for_words_with("stopped after")
+    panel.panel.screenshot(path=picture.with_name(picture.name.replace("live", "stopped")))
+    assert load_tests() == []
+    panel.move(panel.controls[1])
+    panel.run()
+    panel.wait_for_words_with("so far")
+    assert panel.summary != first
+
+
+def load_tests() -> list[psutil.Process]:
+    """The processes of load tests that the kernels of this lab have started and that run."""
+    return [process for process in psutil.Process().children(recursive=True) if runs_a_load_test(process)]
+
+
+def runs_a_load_test(process: psutil.Process) -> bool:
+    """Whether a process runs a load test; one that has ended, a zombie included, has no command any more."""
+    try:
+        return CHILD in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def errors(cells: list[dict[str, Any]]) -> list[str]:

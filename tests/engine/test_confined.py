@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from skilllab import ResourceLimits, skill
-from skilllab.engine.confined import _reference
+from skilllab.engine.confined import reference_of
 from skilllab.errors import (
     HandlerNotRunnableError,
     InvalidParametersError,
@@ -72,14 +72,14 @@ def points(n: int) -> Any:
 
 def test_a_function_is_named_or_sent() -> None:
     """What can be imported elsewhere goes by its name, what is only here goes by value."""
-    assert _reference(checksum) == "skilllab.skills.checksum:checksum"
-    assert _reference(textwrap.dedent) == "textwrap:dedent"
+    assert reference_of(checksum) == "skilllab.skills.checksum:checksum"
+    assert reference_of(textwrap.dedent) == "textwrap:dedent"
 
     def inner() -> None: ...
 
-    assert _reference(inner) == ""
-    assert _reference(lambda: None) == ""
-    assert _reference(len) == ""
+    assert reference_of(inner) == ""
+    assert reference_of(lambda: None) == ""
+    assert reference_of(len) == ""
 
 
 def test_functions_run_in_workers(lab: Lab) -> None:  # noqa: F811

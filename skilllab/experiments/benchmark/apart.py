@@ -1,0 +1,77 @@
+"""A run in a fresh process, which starts with nothing of ours but the functions that travel to it."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Mapping
+from typing import Any
+
+import cloudpickle
+
+from skilllab.demo.wire import Values
+from skilllab.errors import InvalidValueError, SkilllabError
+from skilllab.experiments.benchmark.arms import Arm
+from skilllab.experiments.benchmark.runs import Run
+
+_OURS = "skilllab"
+
+
+def packed(arms: Mapping[str, Arm]) -> bytes:
+    """Returns arms as bytes that another process understands; raises InvalidValueError for what cannot travel.
+
+    Their modules travel by value: a notebook, a script or a test module cannot be imported elsewhere by its name.
+    """
+    modules = {
+        module.partition(".")[0]: sys.modules[module]
+        for arm in arms.values()
+        for function in (arm.call, arm.setup, arm.reset, arm.teardown)
+        if (module := getattr(function, "__module__", None)) in sys.modules
+        and module.partition(".")[0] not in (_OURS, "__main__", *sys.stdlib_module_names)
+    }
+    known = cloudpickle.list_registry_pickle_by_value()
+    travelling = [module for module in modules.values() if module.__name__ not in known]
+    for module in travelling:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        data: bytes = cloudpickle.dumps(dict(arms))
+    except Exception as error:
+        raise InvalidValueError(
+            f"arms {', '.join(map(repr, arms))} cannot travel to a fresh process: {type(error).__name__}: {error}; "
+            "make what they need in `Arm(setup=...)`"
+        ) from error
+    finally:
+        for module in travelling:
+            cloudpickle.unregister_pickle_by_value(module)
+    return data
+
+
+async def run_apart(arms: bytes, asked: Mapping[str, Any]) -> Run:
+    """Returns what a fresh process measures; it ends with the caller, also when that is cancelled.
+
+    Raises what the arms raise there, and SkilllabError when the process ends without a word.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", __package__, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(pickle.dumps((sys.path, arms, dict(asked))))
+        child.stdin.write_eof()
+        what, told = await Values(child.stdout).read()
+    except (EOFError, ConnectionError):
+        code = await child.wait()
+        raise SkilllabError(
+            f"the process of a benchmark ended with exit code {code} and no result: run it again"
+        ) from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+    if what == "error":
+        raise told
+    run: Run = told
+    return run

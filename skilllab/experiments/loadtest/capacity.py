@@ -1,0 +1,339 @@
+"""find_capacity: the highest arrival rate at which an SLO holds, as an interval, with the probes that found it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from skilllab import format as fmt
+from skilllab import settings
+from skilllab.conditions import Condition
+from skilllab.engine import LayeredExecutionEngine
+from skilllab.errors import InvalidValueError
+from skilllab.experiments.loadtest.child import Child
+from skilllab.experiments.loadtest.edge import checked_condition
+from skilllab.experiments.loadtest.generator import Ending, run
+from skilllab.experiments.loadtest.records import Requests
+from skilllab.experiments.loadtest.scenario import Abort, Params, Scenario, Stage, positive
+from skilllab.experiments.loadtest.search import Observation, Probe, Search
+from skilllab.experiments.loadtest.slo import parse_slo
+from skilllab.model import ResourceLimits
+from skilllab.stats import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+_VERSION = 1
+_CONFIDENCE = 0.95
+_ALONE = 20  # requests one at a time, before the search
+_ALONE_SHARE = 0.1  # of the time that they may take
+_START = 0.5  # of the rate of requests one at a time is the first rate
+_HOPELESS = 0.5  # of the requests alone over the bound: no rate will do
+_LATE = 0.01  # of the requests late by half a bound: the generator is part of what is measured
+_PRECISION = 0.1
+_ABORT = Abort()
+
+OnProbe = Callable[[Probe], object]
+Prober = Callable[[float, float], Awaitable[Observation]]
+"""Sends Poisson arrivals at a rate (1/s) for so many seconds to an empty target, and waits until all have their end."""
+
+
+@dataclass(frozen=True)
+class CapacityResult:
+    """The highest arrival rate at which an SLO holds lies between `low` and `high` requests a second (95 %).
+
+    at: the best guess, None without one. low is 0 and high infinite where nothing bounds it. needed: seconds that would
+    make the interval as narrow as `precision` (high / low - 1), None where it is. probes: in the order in which they ran.
+    seconds: that they took. scenario: what was asked, as text.
+    """
+
+    slo: str
+    low: float
+    high: float
+    at: float | None
+    needed: float | None
+    precision: float
+    seconds: float
+    probes: tuple[Probe, ...]
+    scenario: Mapping[str, Any]
+
+    @property
+    def enough(self) -> bool:
+        """Whether the interval is as narrow as was asked for."""
+        return self.needed is None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What limits the answer, each with what to do about it."""
+        found = []
+        near = [probe for probe in self.probes if probe.phase == "edge" and probe.late > _LATE]
+        if near:
+            late = max(probe.late for probe in near)
+            found.append(
+                f"The generator was late by half the bound in up to {fmt.ratio(late)} of a probe's requests, so that its own "
+                'limit is part of the answer: use where="process", and end what else runs here.'
+            )
+        if self.needed is not None and self.high > 0:
+            found.append(
+                f"The time was too short for an interval of {fmt.ratio(self.precision, 0)}: use "
+                f"duration={self._longer():g} or more."
+            )
+        return tuple(found)
+
+    def metrics(self) -> dict[str, tuple[float, Interval | None]]:
+        """Returns the figure that a history keeps, with its interval."""
+        known = self.low > 0 and math.isfinite(self.high)
+        at = math.nan if self.at is None else self.at
+        return {"capacity": (at, Interval(self.low, self.high, _CONFIDENCE) if known else None)}
+
+    def frame(self) -> pd.DataFrame:
+        """Returns one row a probe: rate, seconds, elapsed, requests, one column a condition, holds, phase, late."""
+        import pandas as pd
+
+        names = [str(condition) for condition in parse_slo(self.slo)]
+        rows = [
+            {
+                "rate": probe.rate,
+                "seconds": probe.seconds,
+                "elapsed": probe.elapsed,
+                "requests": probe.requests,
+                **dict(zip(names, probe.values, strict=True)),
+                "holds": probe.holds,
+                "phase": probe.phase,
+                "late": probe.late,
+            }
+            for probe in self.probes
+        ]
+        return pd.DataFrame(rows, columns=["rate", "seconds", "elapsed", "requests", *names, "holds", "phase", "late"])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws the first condition's metric of every probe against its rate, the bound, and the interval as a band."""
+        from skilllab.experiments.loadtest.capacity_picture import draw
+
+        return draw(self, parse_slo(self.slo)[0], ax)
+
+    def __str__(self) -> str:
+        probes = f"{fmt.count(len(self.probes))} probes in {fmt.duration(self.seconds)}"
+        return " ".join([f"{self.finding()} ({probes}).", *self.warnings])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(str(self))}</p>{self.frame().to_html(index=False)}"
+
+    def finding(self) -> str:
+        """Returns the answer in a sentence without its full stop."""
+        if self.high == 0:
+            alone = self.probes[0]
+            seen = [
+                f"{condition.metric} is {condition.show(got) if math.isfinite(got) else 'without end'}"
+                for condition, got in zip(parse_slo(self.slo), alone.values, strict=True)
+            ]
+            return f"{self.slo} holds at no rate: with one request at a time {' and '.join(seen)}"
+        if self.low == 0 and math.isinf(self.high):
+            return f"{self.slo}: nothing is known about its highest rate yet"
+        if math.isinf(self.high):
+            return f"{self.slo} holds up to at least {fmt.rate(self.low)}; where it breaks is not known"
+        if self.low == 0:
+            return f"{self.slo} is broken from {fmt.rate(self.high)} on; where it holds is not known"
+        return f"{self.slo} holds up to {fmt.interval(self.low, self.high, fmt.rate)} (95 %)"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result as plain JSON values; an infinite number is the text "inf", one that is none is None."""
+        values = {
+            "version": _VERSION,
+            "slo": self.slo,
+            "low": self.low,
+            "high": self.high,
+            "at": self.at,
+            "needed": self.needed,
+            "precision": self.precision,
+            "seconds": self.seconds,
+            "probes": [asdict(probe) for probe in self.probes],
+            "scenario": dict(self.scenario),
+        }
+        plain: dict[str, Any] = _plain(values)
+        return plain
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CapacityResult:
+        """Returns the result that `to_json` wrote; raises InvalidValueError for anything else."""
+        if values.get("version") != _VERSION:
+            raise InvalidValueError(f"version(={values.get('version')!r}) of a capacity must be {_VERSION}")
+        try:
+            low, high, precision, seconds = (_number(values[name]) for name in ("low", "high", "precision", "seconds"))
+            at, needed = (None if values[name] is None else _number(values[name]) for name in ("at", "needed"))
+            probes = tuple(_probe(probe) for probe in values["probes"])
+            slo, about = str(values["slo"]), dict(values["scenario"])
+            parse_slo(slo)
+            return cls(slo, low, high, at, needed, precision, seconds, probes, about)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidValueError(f"not the JSON of a capacity: {type(error).__name__}: {error}") from error
+
+    def _longer(self) -> float:
+        """Returns the seconds that would do, two digits of them, rounded up."""
+        needed = self.needed or 0.0
+        step = 10.0 ** max(0, math.floor(math.log10(max(needed, 1.0))) - 1)
+        return math.ceil(needed / step) * step
+
+
+async def find_capacity(
+    engine: LayeredExecutionEngine,
+    skill_id: str,
+    params: Params | None = None,
+    *,
+    slo: str,
+    duration: float = 60.0,
+    precision: float = _PRECISION,
+    start: float | None = None,
+    where: Literal["here", "process"] = "here",
+    max_in_flight: int = settings.MAX_IN_FLIGHT,
+    cache: bool = False,
+    timeout: float | Literal["inherit"] | None = "inherit",
+    resource_limits: ResourceLimits | None = None,
+    seed: int = 0,
+    abort_on: Abort | None = _ABORT,
+    on_probe: OnProbe | None = None,
+    stop: asyncio.Event | None = None,
+) -> CapacityResult:
+    """Returns the interval of the highest rate of Poisson arrivals at which the SLO holds for a skill.
+
+    slo: upper bounds of quantiles, the mean or errors. duration: seconds for all probes. precision: how narrow the interval
+    should be, as a share of its low end; the result says which duration would do. start: the first rate, half of what one
+    request at a time reaches unless given. where: "process" sends from a child. Requests that fail, are dropped at
+    max_in_flight or have no end count as answered within no bound. abort_on: ends a probe early, which spares a server that
+    is not ours. on_probe: told of each probe. stop: ends the search; the result is of the probes until then.
+    Raises InvalidValueError before anything starts, SkillNotFoundError, and what a load test raises.
+    """
+    conditions = _checked(slo, duration, precision, start, where)
+    stage = Stage(duration * _ALONE_SHARE, concurrency=1)
+    alone = Scenario(
+        skill_id,
+        {} if params is None else params,
+        (stage,),
+        count=_ALONE,
+        max_in_flight=max_in_flight,
+        cache=cache,
+        timeout=timeout,
+        resource_limits=resource_limits,
+        seed=seed,
+    )
+    stop = stop or asyncio.Event()
+    about = {"skill_id": skill_id, "duration": duration, "seed": seed, "where": where}
+    async with AsyncExitStack() as stack:
+        child = await stack.enter_async_context(Child(engine)) if where == "process" else None
+        target = _Target(engine, child, alone, abort_on, stop)
+        search = Search(conditions, budget=duration, start=start or 1.0, precision=precision)
+        first = await target.alone()
+        unloaded = replace(search.add(len(first.intended) / first.elapsed, 0.0, first), phase="alone")
+        if _hopeless(unloaded, conditions):
+            return CapacityResult(slo, 0.0, 0.0, None, duration, precision, first.elapsed, (unloaded,), about)
+        rate = start or _START * unloaded.rate
+        search = Search(conditions, budget=duration - first.elapsed, start=rate, precision=precision)
+        await explore(search, target.probe, on_probe, stop)
+    found = search.finding()
+    needed = None if found.needed is None else found.needed + first.elapsed
+    seconds = first.elapsed + search.used
+    probes = (unloaded, *search.probes)
+    return CapacityResult(slo, found.low, found.high, found.at, needed, precision, seconds, probes, about)
+
+
+async def explore(
+    search: Search, probe: Prober, on_probe: OnProbe | None = None, stop: asyncio.Event | None = None
+) -> None:
+    """Runs the probes that a search plans, until it plans no more."""
+    while not (stop is not None and stop.is_set()) and (plan := search.next()) is not None:
+        rate, seconds = plan
+        seen = await probe(rate, seconds)
+        if stop is not None and stop.is_set():
+            return  # what was cut short says nothing
+        done = search.add(rate, min(seconds, seen.seconds), seen)
+        if on_probe is not None:
+            on_probe(done)
+
+
+class _Target:
+    """Sends probes to a skill, one after another."""
+
+    def __init__(
+        self,
+        engine: LayeredExecutionEngine,
+        child: Child | None,
+        alone: Scenario,
+        abort: Abort | None,
+        stop: asyncio.Event,
+    ) -> None:
+        self._engine, self._child, self._alone, self._abort, self._stop = engine, child, alone, abort, stop
+        self._number = 0
+
+    async def alone(self) -> Observation:
+        """Sends requests one at a time."""
+        return await self._observe(self._alone)
+
+    async def probe(self, rate: float, seconds: float) -> Observation:
+        """Sends Poisson arrivals; the generator waits until all requests have their end, so that no backlog is left."""
+        self._number += 1
+        stage = Stage(seconds, rate=rate)
+        seed = self._alone.seed * 100_003 + self._number
+        return await self._observe(replace(self._alone, stages=(stage,), count=None, seed=seed, abort=self._abort))
+
+    async def _observe(self, scenario: Scenario) -> Observation:
+        requests, now = Requests(), asyncio.get_running_loop().time
+        begin = now()
+        ending: Ending
+        if self._child is None:
+            ending = await run(self._engine, scenario, requests, stop=self._stop)
+        else:
+            ending = await self._child.run(scenario, requests, stop=self._stop)
+        columns = requests.columns()
+        lost = [requests.lost(which)[0] for which in ("dropped", "unfinished")]
+        response = np.where(columns.ok, columns.response, np.inf)
+        last = float(columns.end.max()) if len(columns.end) else 0.0
+        elapsed = now() - begin if self._child is None else max(last, ending.seconds)
+        nobody = sum(map(len, lost))
+        return Observation(
+            np.concatenate((columns.intended, *lost)),
+            np.concatenate((response, np.full(nobody, np.inf))),
+            max(elapsed, 1e-9),
+            np.concatenate((columns.lag, np.zeros(nobody))),
+            ending.seconds,
+        )
+
+
+def _checked(slo: str, duration: float, precision: float, start: float | None, where: str) -> tuple[Condition, ...]:
+    conditions = tuple(checked_condition(condition) for condition in parse_slo(slo))
+    positive("duration", duration, "seconds")
+    positive("precision", precision, "shares of the rate")
+    positive("start", start, "requests a second", optional=True)
+    if where not in ("here", "process"):
+        raise InvalidValueError(f'where={where!r} must be "here" or "process"')
+    return conditions
+
+
+def _hopeless(alone: Probe, conditions: tuple[Condition, ...]) -> bool:
+    """Tells whether an SLO is broken without any load."""
+    least = [2.0 if condition.metric == "mean" else _HOPELESS for condition in conditions]
+    return any(load >= most for load, most in zip(alone.loads, least, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else "inf" if math.isinf(value) else float(value)
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _probe(values: Mapping[str, Any]) -> Probe:
+    columns = {name: tuple(map(_number, values[name])) for name in ("loads", "values")}
+    return Probe(**{**values, **columns})

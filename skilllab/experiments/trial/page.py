@@ -1,0 +1,161 @@
+"""A trial as one page of text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from skilllab import format as fmt
+from skilllab.experiments.trial.advice import first_finding
+from skilllab.experiments.trial.result import ToolTrial, TrialResult, estimate
+from skilllab.stats import quantile
+
+WIDTH = 118
+_MOST_TOOLS = 12
+_BUSY = 0.25  # share of the processors for others, beyond which times are theirs as well
+_FEW = "n too small"
+_NEXT = "Next: "
+
+
+def page(result: TrialResult, kept: str = "") -> str:
+    """Returns the page, at most some forty lines of 118 characters. kept: where the result was stored."""
+    blocks = [_wrapped(_head(result)), _wrapped(_connects(result)), _apart(result), _table(result)]
+    blocks += [_wrapped(_rest(result)), _wrapped(_closing(result, kept))]
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def paragraph(result: TrialResult) -> str:
+    """Returns the trial in a few sentences."""
+    return (
+        f"Trial of {result.title}: {fmt.count(result.calls)} calls of {_tools(len(result.tools))} in "
+        f"{fmt.duration(result.elapsed)}, {fmt.count(result.errors)} failed. {first_finding(result).text} "
+        f"Next: {first_finding(result).command}"
+    )
+
+
+def _head(result: TrialResult) -> Iterator[str]:
+    yield f"{result.title}"
+    stopped = ", stopped by hand" if result.stopped else ""
+    yield (
+        f"{fmt.count(result.calls)} calls in {fmt.duration(result.elapsed)}{stopped}: one at a time, at most "
+        f"{fmt.rate(result.rate)}; nothing was tried again or answered from a cache"
+    )
+    if result.others is not None and result.others > _BUSY:
+        yield f"warning  other programs used {fmt.ratio(result.others, 0)} of the processors: times are longer than they are alone"
+
+
+def _connects(result: TrialResult) -> Iterator[str]:
+    yield f"connect  {fmt.duration(result.connect)} ({result.connecting}, once, and part of no time below)"
+    if result.reconnects:
+        again = ", ".join(map(fmt.duration, result.reconnects[:3])) + ", …" * (len(result.reconnects) > 3)
+        yield f"         and again, since the server was lost, {len(result.reconnects)} ×: {again}"
+
+
+def _apart(result: TrialResult) -> list[str]:
+    """Returns what is no handler time, a row each."""
+    nothing = "a call that does nothing" + ", to a server here that answers at once" * (result.kind == "http")
+    rows = [("", "p50 (95 %)", "p95 (95 %)", ""), ("noise floor", *_both(result.floor), nothing)]
+    if result.pings:
+        rows.append(("round trip", *_both(result.pings), "to the server and back, without a tool"))
+    rows.append(("queue", *_both(result.queue), "in the engine, before the tool began"))
+    rows.append(("late", *_both(result.late), "how late this client itself began, by its timer"))
+    return _columns(rows, "lrrl")
+
+
+def _table(result: TrialResult) -> list[str]:
+    shown = sorted(result.tools, key=lambda tool: -(tool.calls + bool(tool.errors)))[:_MOST_TOOLS]
+    rows: list[tuple[str, ...]] = [
+        ("tool", "calls", "first", "handler p50 (95 %)", "handler p95 (95 %)", "longest", "size", "errors")
+    ]
+    rows += [_row(tool) for tool in shown]
+    more = len(result.tools) - len(shown)
+    return [*_columns(rows, "lrrrrrrr"), *([f"and {more} more, which the stored result has"] if more else [])]
+
+
+def _columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Returns a line a row, each cell as wide as its column, on its left or right side."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(row, widths, sides, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _row(tool: ToolTrial) -> tuple[str, ...]:
+    ok = tool.handled
+    return (
+        tool.name if len(tool.name) <= 24 else f"{tool.name[:23]}…",
+        fmt.count(tool.calls),
+        fmt.duration(tool.first),
+        *_both(ok),
+        fmt.duration(float(ok.max()) if len(ok) else None),
+        fmt.size(quantile(tool.sizes, 0.5) if len(tool.sizes) else None),
+        fmt.count(sum(tool.errors.values())),
+    )
+
+
+def _both(values: npt.ArrayLike) -> tuple[str, str]:
+    """Returns p50 and p95 of seconds in the order of time, with their intervals."""
+    return _quantile(values, 0.5), _quantile(values, 0.95)
+
+
+def _quantile(values: npt.ArrayLike, q: float) -> str:
+    value, interval = estimate(values, q)
+    if value is None:
+        return _FEW if np.size(values) else fmt.NOT_MEASURED
+    if interval is None:
+        return f"{fmt.duration(value)} ({_FEW})"
+    return f"{fmt.duration(value)} ({fmt.interval(interval.low, interval.high, fmt.duration)})"
+
+
+def _rest(result: TrialResult) -> Iterator[str]:
+    for tool in result.tools[:_MOST_TOOLS]:
+        for kind, count in tool.errors.items():
+            yield f"{tool.name}: {count} × {kind}: {tool.said(kind)}"
+        if tool.gave_up:
+            yield f"{tool.name}: left alone after so many failures in a row"
+        if tool.cut:
+            yield f"{tool.name}: a call was cut off at the end, and counts as nothing"
+    if result.memory:
+        sizes = [size for _, size in result.memory]
+        yield (
+            f"memory of the server  {fmt.size(sizes[0])} after the first call, {fmt.size(sizes[-1])} at the end, "
+            f"{fmt.size(max(sizes))} at most"
+        )
+    if result.passed_over:
+        reasons = dict.fromkeys(result.passed_over.values())
+        named = {why: ", ".join(name for name, other in result.passed_over.items() if other == why) for why in reasons}
+        yield f"not called  {_cut('; '.join(f'{names} ({why})' for why, names in named.items()), 3 * WIDTH)}"
+    if result.problems:
+        yield f"no skills  {_cut('; '.join(result.problems), 2 * WIDTH)}"
+
+
+def _closing(result: TrialResult, kept: str) -> Iterator[str]:
+    found = first_finding(result)
+    yield f"First finding: {found.text}"
+    yield f"{_NEXT}{found.command}"
+    if kept:
+        yield kept
+
+
+def _wrapped(lines: Iterator[str]) -> list[str]:
+    """Returns the lines cut to the page's width, but a command, which is copied whole."""
+    rows: list[str] = []
+    for line in lines:
+        cut = textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        rows += [line] if line.startswith(_NEXT) else cut
+    return rows
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _tools(count: int) -> str:
+    return f"{count} tool{'' if count == 1 else 's'}"

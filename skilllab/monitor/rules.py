@@ -1,0 +1,100 @@
+"""Rules: what must not last, such as "p95 of fetch > 200 ms for 30 s", and what is measured for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from skilllab.conditions import Condition, Kind, parse, quantile_of
+from skilllab.histogram import Histogram
+
+ANY = "any"
+"""Stands for each skill in "of any"."""
+
+_MEASURED: Mapping[str, tuple[str, Kind]] = {
+    "queue": ("queue_time", "duration"),
+    "cpu": ("cpu_time", "duration"),
+    "memory": ("memory_used", "size"),
+    "lag": ("lag", "duration"),
+}
+_STATISTICS = ("mean", "max", "p50", "p95", "p99")
+
+METRICS: Mapping[str, Kind] = {
+    "mean": "duration",
+    "max": "duration",
+    "errors": "share",
+    "cached": "share",
+    "rate": "rate",
+    "in-flight": "count",
+    **{f"{name}-{statistic}": kind for name, (_, kind) in _MEASURED.items() for statistic in _STATISTICS},
+}
+"""What a rule may be about beside quantiles of the duration: "queue-p95", "memory-max", "lag-p99", ..."""
+
+
+class Source(Protocol):
+    """Where the values of the window come from; a skill of None is all of them together."""
+
+    def values(self, metric: str, skill_id: str | None) -> Histogram: ...
+
+    def share(self, metric: str, skill_id: str | None) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Conditions that are broken together; `lasting` seconds make it an alert."""
+
+    text: str
+    conditions: tuple[Condition, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Rule:
+        """Reads a rule; raises InvalidValueError, which points at the character, when it does not parse."""
+        return cls(text, parse(text, name="rule", metrics=METRICS))
+
+    @property
+    def lasting(self) -> float:
+        """Seconds for which it has to be broken."""
+        return max(condition.lasting for condition in self.conditions)
+
+    @property
+    def for_each(self) -> bool:
+        """Whether it is about each skill."""
+        return any(condition.skill == ANY for condition in self.conditions)
+
+    def values(self, source: Source, skill_id: str | None) -> tuple[float | None, ...]:
+        """Returns what each condition is about; None where that is not known."""
+        return tuple(
+            _value(source, condition.metric, skill_id if condition.skill == ANY else condition.skill)
+            for condition in self.conditions
+        )
+
+    def broken(self, values: tuple[float | None, ...]) -> bool:
+        """Tells whether these values break it; what is not known breaks nothing."""
+        pairs = zip(self.conditions, values, strict=True)
+        return all(value is not None and condition.holds(value) for condition, value in pairs)
+
+    def show(self, values: tuple[float | None, ...]) -> str:
+        """Returns the values as text."""
+        pairs = zip(self.conditions, values, strict=True)
+        return ", ".join(f"{condition.metric} {condition.show(value)}" for condition, value in pairs)
+
+
+def _value(source: Source, metric: str, skill_id: str | None) -> float | None:
+    name, _, statistic = metric.rpartition("-")
+    if name in _MEASURED:
+        return _statistic(source.values(_MEASURED[name][0], skill_id), statistic)
+    if metric in ("mean", "max") or quantile_of(metric) is not None:
+        return _statistic(source.values("duration", skill_id), metric)
+    return source.share(metric, skill_id)
+
+
+def _statistic(found: Histogram, statistic: str) -> float | None:
+    """Returns the statistic; None without values, and for a quantile that no value is expected to lie above."""
+    q = quantile_of(statistic)
+    if not found.count or (q is not None and found.count * (1 - q) < 1 - 1e-9):
+        return None
+    value: Callable[[], float] = (lambda: found.mean) if statistic == "mean" else (lambda: found.max)
+    result = value() if q is None else found.quantile(q)
+    return None if math.isnan(result) else result

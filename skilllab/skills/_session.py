@@ -1,0 +1,211 @@
+"""A connection to an MCP server, kept by a task of its own, so that whoever opens it need not be who closes it.
+
+The SDK's client holds cancel scopes, which are entered and left by one task; notebook cells and skills are many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from skilllab import format as fmt
+from skilllab.errors import InvalidValueError, ServerLostError
+from skilllab.frozen import FrozenDict
+from skilllab.programs import tree
+from skilllab.settings import MCP_CONNECT_TIMEOUT
+
+if TYPE_CHECKING:
+    from anyio import CancelScope
+    from mcp import Client
+
+_GOODBYE = 8.0  # s that a server may take to hear of the end: more than the SDK gives a process before it kills it
+_LAST_WORDS = 2000  # bytes of a server's standard error that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where an MCP server is: a program to start and talk to over its pipes, or an address (streamable HTTP).
+
+    env: variables for the program besides HOME, PATH and the few that the SDK hands on. headers: of each HTTP request.
+    """
+
+    argv: tuple[str, ...] = ()
+    url: str = ""
+    env: Mapping[str, str] = field(default=FrozenDict(), repr=False)
+    headers: Mapping[str, str] = field(default=FrozenDict(), repr=False)
+
+    def __str__(self) -> str:
+        if self.argv:
+            return " ".join(self.argv)
+        parts = urlsplit(self.url)  # what may be a secret is left out: a password, a query
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}"
+
+    def require(self) -> None:
+        """Raises InvalidValueError when the program is not there."""
+        path = self.env.get("PATH", os.environ.get("PATH"))
+        if self.argv and shutil.which(self.argv[0], path=path) is None:
+            raise InvalidValueError(
+                f"{self.argv[0]!r} is no program that can be found: check its spelling and the PATH"
+            )
+
+    async def transport(self, stack: AsyncExitStack, words: IO[str]) -> AbstractAsyncContextManager[Any]:
+        """Returns what the SDK's client talks through; `stack` holds what has to be closed after it."""
+        if self.argv:
+            from mcp.client.stdio import StdioServerParameters, stdio_client
+
+            program, *args = self.argv
+            return stdio_client(StdioServerParameters(command=program, args=args, env=dict(self.env)), errlog=words)  # type: ignore[arg-type]  # any file with a descriptor
+        import httpx2
+        from mcp.client.streamable_http import streamable_http_client
+
+        timeout = httpx2.Timeout(MCP_CONNECT_TIMEOUT, read=None)  # how long an answer may take is the engine's business
+        client = httpx2.AsyncClient(headers=dict(self.headers), timeout=timeout)
+        return streamable_http_client(self.url, http_client=await stack.enter_async_context(client))
+
+
+class Session:
+    """One life of a connection: `open` once, `aclose` at the end, by any task of the event loop.
+
+    client: the SDK's, None before it is open. pid: of the server's process, None without one. duration: seconds that opening
+    took, a process's start and the negotiation of the protocol.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._leave = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._scope: CancelScope | None = None
+        # the file is read by its descriptor: a program that fills it does not come into this process
+        self._words: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by _live
+        self._said = ""
+        self.client: Client | None = None
+        self.pid: int | None = None
+        self.duration = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection has been opened and is not known to be broken."""
+        return self.client is not None and not self._leave.is_set() and self._task is not None and not self._task.done()
+
+    async def open(self, timeout: float) -> Client:
+        """Connects and returns the client; raises ServerLostError, with nothing left running, when it takes `timeout` s."""
+        begin = time.perf_counter()
+        opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._live(opened), name=f"skilllab MCP {self._server}")
+        try:
+            async with asyncio.timeout(timeout):
+                self.client = await opened
+        except TimeoutError:
+            what = f"did not answer `initialize` within {fmt.duration(timeout)}"
+            raise await self._failed(what) from None
+        except asyncio.CancelledError:
+            self._end()
+            raise
+        except Exception as error:
+            raise await self._failed(f"cannot be connected to: {reason(error)}") from error
+        self.duration = time.perf_counter() - begin
+        return self.client
+
+    async def aclose(self) -> None:
+        """Ends the connection and the server that it started; done when nothing of either is left."""
+        self._end()
+        if self._task is None:
+            return
+        _, left = await asyncio.wait([self._task], timeout=_GOODBYE)
+        if left:
+            assert self._scope is not None
+            self._scope.cancel()
+            await asyncio.wait([self._task])
+
+    def _end(self) -> None:
+        self._leave.set()
+        if self.client is None and self._scope is not None:
+            self._scope.cancel()  # and no `task.cancel()`, before which the SDK's shields would not hold
+
+    def last_words(self) -> str:
+        """Returns the last line that the server wrote to standard error."""
+        if self._words.closed:
+            return self._said
+        descriptor = self._words.fileno()
+        start = max(0, os.fstat(descriptor).st_size - _LAST_WORDS)
+        lines = os.pread(descriptor, _LAST_WORDS, start).decode("utf-8", "replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def lost(self) -> str:
+        """Returns how the end of the connection reads in messages."""
+        return _told("the MCP server ended, or the connection to it broke", self.last_words())
+
+    async def _failed(self, what: str) -> ServerLostError:
+        words = self.last_words()
+        await self.aclose()
+        return ServerLostError(_told(f"MCP server {self._server} {what}", words))
+
+    async def _live(self, opened: asyncio.Future[Client]) -> None:
+        """Holds the client open from its first to its last moment."""
+        import anyio
+        from mcp import Client
+
+        try:
+            with anyio.CancelScope() as self._scope:
+                async with AsyncExitStack() as stack:
+                    if self._leave.is_set():
+                        return
+                    transport = await self._server.transport(stack, self._words)
+                    client = await stack.enter_async_context(Client(_Noted(transport, self._find_process), cache=None))
+                    if not opened.done():
+                        opened.set_result(client)
+                    await self._leave.wait()
+        except Exception as error:  # noqa: BLE001 - who opens it is told; afterwards its calls have been
+            if not opened.done():
+                opened.set_exception(error)
+        finally:
+            self._leave.set()
+            self._said = self.last_words()
+            self._words.close()
+            opened.cancel()  # nobody must wait for what will not come
+
+    def _find_process(self) -> None:
+        """Notes the child of this process that writes its standard error where this session reads it."""
+        if not self._server.argv:
+            return
+        own = os.fstat(self._words.fileno())
+        for pid in tree.children(os.getpid()):
+            with suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/2"), own):
+                    self.pid = pid
+
+
+class _Noted:
+    """A transport that tells when it has been entered."""
+
+    def __init__(self, transport: AbstractAsyncContextManager[Any], entered: Any) -> None:
+        self._transport = transport
+        self._entered = entered
+
+    async def __aenter__(self) -> Any:
+        streams = await self._transport.__aenter__()
+        self._entered()
+        return streams
+
+    async def __aexit__(self, *exc: Any) -> Any:
+        return await self._transport.__aexit__(*exc)
+
+
+def reason(error: BaseException) -> str:
+    """Returns the first cause inside groups of errors, in words."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+def _told(what: str, words: str) -> str:
+    return f"{what}; it last wrote {words[:200]!r} to standard error" if words else what

@@ -1,0 +1,274 @@
+"""`skilllab try` on the three kinds of target, each a real one: a module, MCP servers as processes, an HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from skilllab.cli import main
+from skilllab.demo import DemoProcess
+from skilllab.errors import InvalidValueError, TransportError
+from skilllab.experiments.history import History
+from skilllab.experiments.trial import TrialResult, opened, trial
+from skilllab.experiments.trial.plan import planned
+from skilllab.model import FunctionHandler
+
+SERVER = Path(__file__).parents[2] / "skills" / "mcp_server.py"
+TOOLS = '''
+import asyncio, time
+
+def search(query: str, limit: int = 3) -> list[str]:
+    """Finds."""
+    return [query] * limit
+
+def broken(x):
+    raise RuntimeError("no such table")
+
+def stream():
+    yield 1
+
+async def never(**ignored):
+    await asyncio.sleep(600)
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my_tools.py").write_text(TOOLS)
+    return tmp_path
+
+
+def skilllab_try(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command where no terminal is, as a program does."""
+    command = [sys.executable, "-m", "skilllab.cli", "try", *arguments, "--history", str(folder / "history.sqlite")]
+    return subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+# modules
+
+
+@pytest.mark.slow
+def test_a_function_from_its_folder(folder: Path) -> None:
+    """The page has connect, noise floor, queue and handler time apart, sizes and the next command, and the result is kept."""
+    arguments = ("my_tools:search", "--params", '{"query": "tea"}', "--duration", "0.5", "--rate", "200")
+    done = skilllab_try(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    for part in ("connect  ", "noise floor  ", "queue  ", "late  ", "handler p50 (95 %)", "handler p95 (95 %)", "size"):
+        assert part in done.stdout
+    assert "First finding: " in done.stdout
+    assert 'Next: skilllab try my_tools:search --params \'{"query": "tea"}\'' in done.stdout
+    assert len(done.stdout.splitlines()) <= 40
+    assert f"Kept as run 1 in {folder}" in done.stdout.replace("\n    ", " ")
+    (tool,) = History(folder / "history.sqlite").load(1).tools
+    assert set(tool.size) == {21.0}  # ["tea", "tea", "tea"]
+    assert tool.calls > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("my_tools:serch",), 2, "has no 'serch'; its functions: broken, never, search, stream"),
+        (("my_toolz:search",), 2, "'my_toolz' cannot be imported: No module named 'my_toolz'"),
+        (("my_tools:stream",), 2, "it yields"),
+        (("my_tools:search",), 2, "nobody is there to be asked about made-up ones: give --params"),
+        (("my_tools:search", "--params", '{"query": 3}'), 2, "parameters at /query: 3 is not of type"),
+        (("my_tools:search", "--params", "{query}"), 2, "--params is no JSON"),
+        (("my_tools:search", "--params", "[1]"), 2, "must be an object"),
+        (("my_tools:search", "--params", "@missing.json"), 2, "cannot be read"),
+        (("my_tools:search", "--rate", "nan"), 2, "rate=nan"),
+        (("my_tools:search", "--duration", "61"), 2, "duration=61.0"),
+        (("my_tools:search", "--tool", "other"), 2, "no tool is called 'other'"),
+        (("my_tools:search", "--env", "NO_SUCH_VARIABLE_HERE"), 2, "no such variable"),
+        (("my_tools:search", "--header", "X-Key:NO_SUCH_VARIABLE_HERE"), 2, "NAME:VARIABLE"),
+        (("no-such-program-here",), 2, "is no program that can be found"),
+        (("",), 2, "target is empty"),
+    ],
+)
+def test_bad_usage(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    told: str,
+) -> None:
+    """What cannot be tried is said with its value, before anything is called; the code is 2, and nothing is kept."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_tools", raising=False)
+    assert main(["try", *arguments, "--history", str(folder / "h.sqlite")]) == code
+    assert told in capsys.readouterr().err
+    assert not (folder / "h.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_a_target_that_fails_is_code_1(folder: Path) -> None:
+    """A function that always raises ends with 1, and the page says what it raised and shows no latency."""
+    done = skilllab_try(folder, "my_tools:broken", "--params", '{"x": 1}', "--rate", "200", "--duration", "1")
+    assert done.returncode == 1
+    assert "broken: 10 of 10 calls failed with SkillFailedError: RuntimeError: no such table" in done.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_measured(folder: Path) -> None:
+    """Ctrl-C in the middle of a call that never ends prints the page within moments, and keeps the result."""
+    command = [sys.executable, "-m", "skilllab.cli", "try", "my_tools:never", "--duration", "60", "--timeout", "60"]
+    command += ["--history", str(folder / "h.sqlite")]
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "never" in process.stderr.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode in (1, 130)
+    if process.returncode == 1:  # 130: the signal came before the first call
+        assert "stopped by hand" in out
+        assert History(folder / "h.sqlite").load(1).stopped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_person_is_asked(folder: Path, answer: str) -> None:
+    """On a terminal the made-up parameters are shown, and only a yes calls the tool with them."""
+    here, there = pty.openpty()
+    command = [sys.executable, "-m", "skilllab.cli", "try", "my_tools:search", "--duration", "0.3", "--no-store"]
+    with subprocess.Popen(command, cwd=folder, stdin=there, stdout=subprocess.PIPE, stderr=there, text=True) as process:
+        os.close(there)
+        said = ""
+        while "[y/N]" not in said:
+            said += os.read(here, 4096).decode()
+        assert '{"query": "example"}' in said
+        os.write(here, f"{answer}\n".encode())
+        assert process.stdout is not None
+        out = process.stdout.read()
+    os.close(here)
+    assert process.returncode == (0 if answer == "y" else 2)
+    assert bool(out) is (answer == "y")
+
+
+# MCP servers
+
+
+@pytest.mark.slow
+def test_an_mcp_server_over_its_pipes(folder: Path) -> None:
+    """Only tools that read are called; the page names the others, connect time, round trips and memory; no process is left."""
+    command = f"{sys.executable} {SERVER} --of={folder}"
+    done = skilllab_try(folder, command, "--tool", "seen", "--tool", "order", "--duration", "2", "--rate", "50")
+    assert done.returncode == 0, done.stderr
+    assert "add, nap, stall, fail, crash, words, order, seen" in done.stderr
+    assert re.search(r"connect  [\d.]+ m?s \(start of the process and first answer", done.stdout)
+    assert "round trip " in done.stdout
+    assert re.search(r"memory of the server  [\d.]+ MiB after the first call", done.stdout)
+    assert "order (does not say that it only reads: --allow order)" in done.stdout
+    result = History(folder / "history.sqlite").load(1)
+    assert [tool.name for tool in result.tools] == ["seen"]
+    assert result.calls > 3
+    assert not result.errors
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--of={folder}" in _text(path)]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.slow
+def test_the_server_counts_the_same_calls() -> None:
+    """The server's own count of each tool is what the trial reports, and a tool that does not only read has none until allowed."""
+
+    async def run(url: str) -> None:
+        async with opened(url) as found:
+            seen = found.tools["seen"].handler
+            assert isinstance(seen, FunctionHandler)
+            assert seen.function is not None
+            plan = planned(found, params={"add": {"a": 1}}, tools=["add", "order", "fail"])
+            result = await trial(found, plan, duration=1.0, rate=50.0)
+            assert [tool.name for tool in result.tools] == ["add"]
+            assert result.memory == ()  # the server is not ours
+            counts = await seen.function()
+            assert counts["add"] == result.calls + result.tools[0].cut > 3
+            assert "order" not in counts
+
+            plan = planned(found, params={"item": "tea"}, tools=["order"], allow=["order"])
+            allowed = await trial(found, plan, duration=0.5, rate=50.0)
+            assert allowed.allow == ("order",)
+            assert (await seen.function())["order"] == allowed.calls + allowed.tools[0].cut
+
+    with subprocess.Popen([sys.executable, str(SERVER), "--http"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            asyncio.run(run(f"http://127.0.0.1:{int(server.stdout.readline())}/mcp"))
+        finally:
+            server.kill()
+
+
+# addresses
+
+
+@pytest.mark.slow
+def test_an_address() -> None:
+    """An address is asked with GET, placeholders included; the server counts as many requests as are reported, and no retries."""
+
+    async def run() -> tuple[TrialResult, TrialResult, int]:
+        async with DemoProcess() as server:
+            async with opened(f"{server.url}/users/{{id}}") as found:
+                result = await trial(found, planned(found, params={"id": 3}), duration=1.0, rate=50.0)
+            async with opened(f"{server.url}/no-such-route") as found:
+                missing = await trial(found, planned(found), duration=1.0, rate=100.0)
+            return result, missing, (await server.statistics()).count("user")
+
+    result, missing, served = asyncio.run(run())
+    assert result.calls == served
+    assert result.errors == 0
+    assert len(result.floor) == result.calls
+    assert missing.failed
+    assert missing.tools[0].errors == {"HttpStatusError": 10}
+
+
+def test_a_refused_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody listens the command ends with 1 and says so."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert main(["try", f"http://127.0.0.1:{port}/users/1", "--no-store"]) == 1
+    assert f"no connection to 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_an_address_that_takes_connections_and_says_nothing_at_tls() -> None:
+    """A server that never answers the TLS handshake is given up after the timeout."""
+
+    async def run() -> None:
+        async with opened(f"https://127.0.0.1:{port}/", timeout=0.1):
+            raise AssertionError("it must not open")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(TransportError, match="within 100 ms"):
+            asyncio.run(run())
+
+
+@pytest.mark.parametrize("target", ["http://", "http://host:99999/", "http://127.0.0.1:x/"])
+def test_an_address_that_is_none(target: str) -> None:
+    """An address without a host, or with a port that is none, is refused."""
+
+    async def run() -> None:
+        async with opened(target):
+            raise AssertionError("it must not open")
+
+    with pytest.raises(InvalidValueError, match=r"no host|no port"):
+        asyncio.run(run())
