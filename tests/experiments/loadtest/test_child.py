@@ -335,3 +335,21 @@ async def test_a_process_serves_one_scenario_after_another() -> None:
         assert pids[0] == pids[1]
         assert pids[0] is not None
     assert await all_gone([pids[0]], 0.0)
+
+
+@skill(id="at-once")
+async def at_once() -> int:
+    """Returns at once."""
+    return 1
+
+
+@in_loop
+async def test_scenarios_may_follow_one_another_at_once() -> None:
+    """A hundred short scenarios in one process all come back, though each is sent as soon as the last has its end."""
+    short = Scenario("at-once", {}, (Stage(None, concurrency=1),), count=2)
+    async with engine_of(at_once) as engine, Child(engine) as child:
+        for _ in range(100):
+            requests = Requests()
+            async with asyncio.timeout(60):
+                await child.run(short, requests)
+            assert len(requests) == 2
