@@ -79,7 +79,7 @@ class _Curves:
         ax.yaxis.set_major_locator(look.LogTicks(ax.yaxis, fmt.duration))
         ax.yaxis.set_minor_locator(FixedLocator([]))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: fmt.trimmed(fmt.duration(value))))
-        look.dress(ax, " ", "Percentile of requests", "Time")
+        look.dress(ax, "Not run yet", "Percentile of requests", "Time")
         (self._title,) = (
             text for text in ax.get_children() if isinstance(text, Text) and text.get_gid() == look.FINDING
         )

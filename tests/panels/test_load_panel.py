@@ -89,6 +89,8 @@ def test_the_first_picture_says_what_start_would_do() -> None:
     assert panel.summary == f"user-v1, 100 /s at random times (Poisson), 10 s: not run yet. Asked: {SLO}. Press Start."
     assert panel.run.description == "Start"
     assert panel.png.startswith(b"\x89PNG")
+    figure, title = panel._picture.figure, panel._drawing._curves._title
+    assert title.get_window_extent().y1 < figure.bbox.y1
 
 
 def test_every_control_is_part_of_the_scenario() -> None:

@@ -71,7 +71,9 @@ async def _serve(sock: socket.socket) -> None:
             path, (_, said) = pickle.loads(await reader.readexactly(int.from_bytes(size, "big")))
             sys.path[:] = path
             scenario = asyncio.create_task(program.run(said))
-            more = asyncio.create_task(reader.read(1))  # nothing, when the other side closes; or the next message begins
+            more = asyncio.create_task(
+                reader.read(1)
+            )  # nothing, when the other side closes; or the next message begins
             await asyncio.wait((scenario, more), return_when=asyncio.FIRST_COMPLETED)
             if more.done() and not more.result():
                 break
