@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ async def run(
     return Ending(reason, test.seconds, test.why, tuple(test.workers), test.longest_step, machine)
 
 
-class _Test:
+class _Test(ABC):
     """What both models share: one request, the begin, and the ways to end."""
 
     def __init__(
@@ -121,9 +122,9 @@ class _Test:
                 task.result()
         return "aborted" if self.why else "stopped"
 
+    @abstractmethod
     async def send(self, pacer: Pacer) -> None:
         """Sends all requests, notes in `seconds` when the last could begin, and waits for their ends."""
-        raise NotImplementedError
 
     def now(self) -> float:
         """Returns the seconds since the begin."""

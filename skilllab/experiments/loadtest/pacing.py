@@ -12,6 +12,7 @@ import functools
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -49,7 +50,7 @@ def pacer() -> Pacer:
     return TimerPacer(loop)
 
 
-class _Pacing:
+class _Pacing(ABC):
     """What both have in common: what is due already, and closing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -66,10 +67,11 @@ class _Pacing:
         if self._due % _IN_A_ROW == 0:
             await asyncio.sleep(0)
 
+    @abstractmethod
     async def _wait(self, at: float) -> None:
-        raise NotImplementedError
+        """Waits until `at`, which is not yet, in seconds of the loop's clock."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing
         """Gives back what the pacer holds."""
 
     def __enter__(self) -> Self:
