@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from skilllab.errors import CatalogueError, InvalidDefinitionError, InvalidValueError
 from skilllab.loading import compile_schemas
 from skilllab.model import FunctionHandler, SkillDefinition
+from skilllab.skills._mapping import SkillMapping
 
 VERSION = 1
 _KNOWN = ("catalogue", "skills")
@@ -35,7 +36,7 @@ class CatalogueProblem:
         return f"{self.file}: skills[{self.index}] {self.skill_id or '(no id)'}: {self.field or 'entry'}: {self.reason}"
 
 
-class Catalogue(Mapping[str, SkillDefinition]):
+class Catalogue(SkillMapping):
     """Definitions by id in the order of the file, read-only; `problems` holds what was left out."""
 
     __slots__ = ("_skills", "file", "problems")
@@ -46,15 +47,6 @@ class Catalogue(Mapping[str, SkillDefinition]):
         self.file = file
         self.problems = tuple(problems)
         self._skills = dict(skills)
-
-    def __getitem__(self, skill_id: str) -> SkillDefinition:
-        return self._skills[skill_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._skills)
-
-    def __len__(self) -> int:
-        return len(self._skills)
 
     def __repr__(self) -> str:
         return f"<Catalogue {self.file!r} of {len(self)} skills, {len(self.problems)} problems>"

@@ -8,7 +8,7 @@ import importlib.util
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from skilllab.frozen import FrozenDict
 from skilllab.loading import compile_schemas
 from skilllab.model import FunctionHandler, ResourceRequirements, SkillDefinition
 from skilllab.settings import MCP_CONNECT_TIMEOUT
+from skilllab.skills._mapping import SkillMapping
 from skilllab.skills._session import Server, Session, reason
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ async def from_mcp(
     return source
 
 
-class McpSource(Mapping[str, SkillDefinition]):
+class McpSource(SkillMapping):
     """The tools of a connected MCP server by skill id, in the server's order; `async with` or `aclose` ends it.
 
     Each is a layer 1 skill whose function asks the server. Its output is the structured content of the answer, else its
@@ -97,15 +98,6 @@ class McpSource(Mapping[str, SkillDefinition]):
         """Seconds that each connection took: one is usual, more mean that the server was lost."""
         self.problems: tuple[str, ...] = ()
         self.name = self.version = self.protocol = ""
-
-    def __getitem__(self, skill_id: str) -> SkillDefinition:
-        return self._skills[skill_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._skills)
-
-    def __len__(self) -> int:
-        return len(self._skills)
 
     def __repr__(self) -> str:
         return f"<McpSource {self.name or self._server!s} of {len(self)} tools>"

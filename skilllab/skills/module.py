@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -13,11 +13,12 @@ from skilllab.errors import InvalidDefinitionError, InvalidValueError
 from skilllab.loading import compile_schemas
 from skilllab.model import FunctionHandler, SkillDefinition
 from skilllab.schema import Schema, parameter_schema, return_schema
+from skilllab.skills._mapping import SkillMapping
 
 _STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-class ModuleSource(Mapping[str, SkillDefinition]):
+class ModuleSource(SkillMapping):
     """The skills of a module by id, in the order of the module; read-only.
 
     problems: public functions that cannot be skills, each with the reason.
@@ -27,15 +28,6 @@ class ModuleSource(Mapping[str, SkillDefinition]):
         self.name = name
         self.problems = problems
         self._skills = dict(skills)
-
-    def __getitem__(self, skill_id: str) -> SkillDefinition:
-        return self._skills[skill_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._skills)
-
-    def __len__(self) -> int:
-        return len(self._skills)
 
     def __repr__(self) -> str:
         return f"<ModuleSource {self.name!r} of {len(self)} skills>"
