@@ -38,13 +38,12 @@ from skilllab.stats import Array, interleave
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from tests.experiments.loadtest.test_honesty import is_honest
+from tests.experiments.loadtest.test_honesty import DURATION, RATE, SERVICE, TARGETS, is_honest, stall_of
 from tests.test_series import QUEUES, coverage
 
 COUNT, NOOP_ROUNDS = 20_000, 25  # executions of one sample
 USERS, SECONDS, HTTP_ROUNDS = 10, 3.0, 8
-TARGETS = ("sleeping", "blocking", "one at a time")
-RUNS, SERVICE, RATE, DURATION = 10, 0.002, 100.0, 4.0  # of (a)
+RUNS = 10  # of (a), at each target
 LONG = (40, 60_000)  # runs at each utilisation and arrivals of each of (c)
 
 
@@ -163,6 +162,8 @@ def ask_as_locust(url: str) -> float:
 
 # honesty in real time
 
+Served = dict[int, tuple[float, float]]  # begin and end of each request's service, s since the begin of the test
+
 
 class Clock:
     """The loop's clock, which notes when it was first read: the begin of a test."""
@@ -177,29 +178,43 @@ class Clock:
         return now
 
 
-def target_of(kind: str, clock: Clock, stall: tuple[float, float], took: dict[int, float]) -> Callable[..., Any]:
-    """Returns a skill that stands still during the stall (s of the test) and notes what each request took by its own clock."""
+def target_of(kind: str, clock: Clock, stall: tuple[float, float], served: Served) -> Callable[..., Any]:
+    """Returns a skill that stands still during the stall (s of the test) and notes when it had each request."""
 
     async def target(number: int) -> int:
-        begin = time.perf_counter()
-        now = asyncio.get_running_loop().time() - (clock.zero or 0.0)
-        seconds = SERVICE + (stall[1] - now if stall[0] <= now < stall[1] else 0.0)
+        begin = asyncio.get_running_loop().time()
+        zero = clock.zero or 0.0
+        seconds = SERVICE + (stall[1] - begin + zero if stall[0] <= begin - zero < stall[1] else 0.0)
         if kind == "blocking":
             time.sleep(seconds)  # noqa: ASYNC251 - it is meant to block
         else:
             await asyncio.sleep(seconds)
-        took[number] = time.perf_counter() - begin
+        served[number] = begin - zero, asyncio.get_running_loop().time() - zero
         return number
 
     return target
 
 
+def truth(kind: str, due: list[float], served: Served) -> Array:
+    """Returns the response times (s) by Lindley's recursion (1952) over the schedule and the target's own notes.
+
+    The service time of a request that found others before it runs from the end of the last of them: what lies between, the
+    engine's hand-over, keeps a single server from the next request too.
+    """
+    responses, free, last = [], 0.0, 0.0
+    for number, at in enumerate(due):
+        begin, end = served[number]
+        alone = kind == "sleeping"
+        free = (at if alone else max(at, free)) + end - (begin if alone or at >= last else last)
+        last = end
+        responses.append(free - at)
+    return np.array(responses)
+
+
 async def stalled(kind: str, seed: int) -> tuple[LoadTestResult, Array]:
     """Returns a test of a stalling target, and its true response times by Lindley's recursion over the schedule."""
-    draw = random.Random(seed)
-    begin = draw.uniform(0.3, DURATION - 1.5)
-    clock, took = Clock(), dict[int, float]()
-    function = target_of(kind, clock, (begin, begin + draw.uniform(0.3, 1.0)), took)
+    clock, served = Clock(), Served()
+    function = target_of(kind, clock, stall_of(seed), served)
     registry = InMemorySkillRegistry()
     places = 1 if kind == "one at a time" else None
     await registry.register(skill(id="target", max_concurrency=places)(function))
@@ -209,11 +224,7 @@ async def stalled(kind: str, seed: int) -> tuple[LoadTestResult, Array]:
     async with LayeredExecutionEngine(registry, guards=GuardOptions(breaker_failures=None)) as engine:
         await engine.execute("target", {"number": -1})
         ending = await run(engine, scenario, requests, clock=clock)
-    true, free = [], 0.0
-    for number, (due, _) in enumerate(schedule(scenario)):
-        free = (due if kind == "sleeping" else max(due, free)) + took[number]
-        true.append(free - due)
-    return LoadTestResult(scenario, requests, ending), np.array(true)
+    return LoadTestResult(scenario, requests, ending), truth(kind, [due for due, _ in schedule(scenario)], served)
 
 
 def honesty(loop: asyncio.AbstractEventLoop) -> tuple[list[Row], list[str]]:

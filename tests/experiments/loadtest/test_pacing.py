@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,3 +129,25 @@ def test_virtual_time_is_paced_exactly() -> None:
 
     late = in_virtual_time(main)
     assert 0 <= min(late) <= max(late) < 1e-3
+
+
+@pytest.mark.skipif(pacing._timers() is None, reason="no timerfd")
+@pytest.mark.parametrize(("wait", "early"), [(0.001, 1e-4), (0.050, 5e-4)])
+def test_the_last_bit_of_a_wait_is_turned(wait: float, early: float) -> None:
+    """A timer is set a tenth of the wait early, at most 0.5 ms, and then the clock is looked at until the moment is there."""
+    readings = [0.0, 0.0, wait - early, wait - early / 2, wait]
+    set_at: list[float] = []
+
+    async def main() -> None:
+        def at_once(descriptor: int, at: float) -> None:
+            set_at.append(at)
+            timers.set(descriptor, 0.0)
+
+        with TimerPacer(asyncio.get_running_loop()) as pace:
+            timers, pace._clock = pace._timers, lambda: readings.pop(0)
+            pace._timers = SimpleNamespace(set=at_once)  # type: ignore[assignment]
+            await pace.until(wait)
+
+    asyncio.run(main())
+    assert set_at == [pytest.approx(wait - early)]
+    assert not readings
