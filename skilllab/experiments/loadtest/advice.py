@@ -106,7 +106,8 @@ def _late(result: LoadTestResult) -> Iterator[LoadWarning]:
         else:
             used = None if result.ending.machine is None else result.ending.machine.generator
             text = f"The generator could not keep up: {seen}; its process used {fmt.ratio(used)} of a processor"
-            yield LoadWarning("generator-late", late, text, 'lower the rate, or run it apart with where="process"')
+            room = "end what else runs here" if result.ending.apart else 'run it apart with where="process"'
+            yield LoadWarning("generator-late", late, text, f"lower the rate, or {room}")
 
 
 def _starved(result: LoadTestResult) -> Iterator[LoadWarning]:

@@ -52,7 +52,7 @@ class CapacityResult:
 
     at: the best guess, None without one. low is 0 and high infinite where nothing bounds it. needed: seconds that would
     make the interval as narrow as `precision` (high / low - 1), None where it is. probes: in the order in which they ran.
-    seconds: that they took. scenario: what was asked, as text.
+    seconds: that they took. scenario: what was asked, as text. stopped: whether the search was ended before its time.
     """
 
     slo: str
@@ -64,6 +64,7 @@ class CapacityResult:
     seconds: float
     probes: tuple[Probe, ...]
     scenario: Mapping[str, Any]
+    stopped: bool = False
 
     @property
     def enough(self) -> bool:
@@ -82,9 +83,10 @@ class CapacityResult:
                 'limit is part of the answer: use where="process", and end what else runs here.'
             )
         if self.needed is not None and self.high > 0:
+            ended = f"stopped after {fmt.duration(self.seconds)}" if self.stopped else "too short"
             found.append(
-                f"The time was too short for an interval of {fmt.ratio(self.precision, 0)}: use "
-                f"duration={self._longer():g} or more."
+                f"The search was {ended}, which does not make an interval of {fmt.ratio(self.precision, 0)}: let it run "
+                f"with duration={self._longer():g} or more."
             )
         return tuple(found)
 
@@ -121,7 +123,8 @@ class CapacityResult:
         return draw(self, parse_slo(self.slo)[0], ax)
 
     def __str__(self) -> str:
-        probes = f"{fmt.count(len(self.probes))} probes in {fmt.duration(self.seconds)}"
+        number = len(self.probes)
+        probes = f"{fmt.count(number)} probe{'' if number == 1 else 's'} in {fmt.duration(self.seconds)}"
         return " ".join([f"{self.finding()} ({probes}).", *self.warnings])
 
     def _repr_html_(self) -> str:
@@ -157,6 +160,7 @@ class CapacityResult:
             "seconds": self.seconds,
             "probes": [asdict(probe) for probe in self.probes],
             "scenario": dict(self.scenario),
+            "stopped": self.stopped,
         }
         plain: dict[str, Any] = _plain(values)
         return plain
@@ -172,7 +176,7 @@ class CapacityResult:
             probes = tuple(_probe(probe) for probe in values["probes"])
             slo, about = str(values["slo"]), dict(values["scenario"])
             parse_slo(slo)
-            return cls(slo, low, high, at, needed, precision, seconds, probes, about)
+            return cls(slo, low, high, at, needed, precision, seconds, probes, about, bool(values.get("stopped")))
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidValueError(f"not the JSON of a capacity: {type(error).__name__}: {error}") from error
 
@@ -231,6 +235,8 @@ async def find_capacity(
         target = _Target(engine, child, alone, abort_on, stop)
         search = Search(conditions, budget=duration, start=start or 1.0, precision=precision)
         first = await target.alone()
+        if stop.is_set():  # what was cut short says nothing
+            return CapacityResult(slo, 0.0, math.inf, None, duration, precision, first.elapsed, (), about, True)
         unloaded = replace(search.add(len(first.intended) / first.elapsed, 0.0, first), phase="alone")
         if _hopeless(unloaded, conditions):
             return CapacityResult(slo, 0.0, 0.0, None, duration, precision, first.elapsed, (unloaded,), about)
@@ -241,7 +247,9 @@ async def find_capacity(
     needed = None if found.needed is None else found.needed + first.elapsed
     seconds = first.elapsed + search.used
     probes = (unloaded, *search.probes)
-    return CapacityResult(slo, found.low, found.high, found.at, needed, precision, seconds, probes, about)
+    return CapacityResult(
+        slo, found.low, found.high, found.at, needed, precision, seconds, probes, about, stop.is_set()
+    )
 
 
 async def explore(

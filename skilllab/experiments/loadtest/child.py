@@ -177,7 +177,7 @@ class Child:
                     if on_batch is not None:
                         on_batch(batch, histogram)
                 elif kind == "end":
-                    ending: Ending = said
+                    ending: Ending = replace(said, apart=True)
                     return ending
                 else:
                     raise _error(said)
@@ -207,7 +207,7 @@ class Child:
         why = f"the process of the load test ended with status {status}"
         if not len(requests):
             raise WorkerLostError(f"{why} before it had measured anything", status=status)
-        return Ending("aborted", seconds, why)
+        return Ending("aborted", seconds, why, apart=True)
 
     async def _stopped(self, told: asyncio.Task[Ending]) -> Ending:
         """Ends the process: asks it first, so that it sends what it has measured."""
@@ -218,7 +218,7 @@ class Child:
         done = told.done() and not told.cancelled() and told.exception() is None
         ending = told.result() if done else None
         await self._end(grace=0.0)
-        return ending if ending is not None and ending.reason != "aborted" else Ending("stopped", seconds)
+        return ending if ending is not None and ending.reason != "aborted" else Ending("stopped", seconds, apart=True)
 
     async def _end(self, grace: float) -> None:
         """Has the process end, by closing what it listens to, or by killing it after the grace; returns when it has."""

@@ -36,7 +36,8 @@ class Ending:
     """How a test ended. seconds: from its begin to the last time a request could begin; `why` says what aborted it.
 
     workers: requests that each worker of a closed test finished. longest_step: seconds that one step of the skill held up
-    the event loop at most, 0 where it did not run there. machine: what else it did meanwhile.
+    the event loop at most, 0 where it did not run there. machine: what else it did meanwhile. apart: whether the generator
+    had a process of its own.
     """
 
     reason: Reason
@@ -45,6 +46,7 @@ class Ending:
     workers: tuple[int, ...] = ()
     longest_step: float = 0.0
     machine: Machine | None = None
+    apart: bool = False
 
 
 async def run(

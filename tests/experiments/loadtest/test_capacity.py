@@ -251,26 +251,39 @@ def test_a_skill_that_always_fails_has_no_capacity() -> None:
     assert CapacityResult.from_json(values).probes[0].values == (math.inf, 1.0)
 
 
+async def stopped(after: float, told: Callable[[Probe], None] | None = None) -> CapacityResult:
+    """Returns what a search finds that is stopped so many seconds after its begin and after every probe."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    target = Loaded(skill(id="target")(serving).definition)
+
+    def probed(probe: Probe) -> None:
+        if told is not None:
+            told(probe)
+        loop.call_later(0.1, stop.set)
+
+    loop.call_later(after, stop.set)
+    async with LayeredExecutionEngine(target, clock=loop.time, wall_clock=loop.time) as engine:
+        return await find_capacity(
+            engine, "target", {"number": 1}, slo="p95 < 50 ms", duration=60.0, on_probe=probed, stop=stop
+        )
+
+
 def test_a_stop_ends_the_search() -> None:
-    """What was found until then is returned; a probe cut short counts for nothing."""
+    """What was found until then is returned and said to be stopped; a probe cut short counts for nothing."""
+    seen: list[Probe] = []
+    result = in_virtual_time(lambda: stopped(50.0, seen.append))
+    assert (len(result.probes), result.stopped) == (2, True)
+    assert list(result.probes[1:]) == seen
+    assert "The search was stopped after" in str(result)
+    assert CapacityResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
-    async def main() -> CapacityResult:
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        target = Loaded(skill(id="target")(serving).definition)
-        async with LayeredExecutionEngine(target, clock=loop.time, wall_clock=loop.time) as engine:
-            seen: list[Probe] = []
 
-            def told(probe: Probe) -> None:
-                seen.append(probe)
-                loop.call_later(0.1, stop.set)
-
-            result = await find_capacity(
-                engine, "target", {"number": 1}, slo="p95 < 50 ms", duration=60.0, on_probe=told, stop=stop
-            )
-        assert list(result.probes[1:]) == seen
-        return result
-
-    assert len(in_virtual_time(main).probes) == 2
+@pytest.mark.parametrize("after", [0.0, 0.015])
+def test_a_stop_before_the_first_probe_says_nothing_of_the_target(after: float) -> None:
+    """Requests one at a time that were cut short do not count as failed."""
+    result = in_virtual_time(lambda: stopped(after))
+    assert (result.low, result.high, result.probes, result.stopped) == (0.0, math.inf, (), True)
+    assert "nothing is known about its highest rate yet (0 probes" in str(result)
 
 
 @pytest.mark.slow

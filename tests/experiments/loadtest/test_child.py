@@ -120,6 +120,7 @@ async def test_requests_come_back_with_their_errors() -> None:
     assert len(failed) == (~over.ok).sum() < len(over.ok)
     assert result.ending.reason == "duration"
     assert result.ending.machine is not None
+    assert result.ending.apart
 
 
 @in_loop

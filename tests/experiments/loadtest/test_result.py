@@ -194,18 +194,19 @@ def test_a_backlog_that_grows_is_no_steady_value() -> None:
     assert "backlog" not in kinds(played(sleeping, places=1, rate=50.0, duration=20.0))
 
 
-def test_a_late_generator_is_named_with_its_lag() -> None:
-    """20 ms of lag in a fifth of the requests: the advice is a process of its own."""
+@pytest.mark.parametrize(("apart", "advice"), [(False, 'where="process"'), (True, "end what else runs")])
+def test_a_late_generator_is_named_with_its_lag(apart: bool, advice: str) -> None:
+    """20 ms of lag in a fifth of the requests: the advice is a process of its own, unless it has one."""
     requests = Requests()
     for number in range(1000):
         due, lag = number / 100, 0.02 if number % 5 == 0 else 0.0
         requests.append(due, due + lag, due + lag + 0.01, 0.01)
     scenario = Scenario("made", {}, (Stage(10.0, rate=100.0),))
-    result = LoadTestResult(scenario, requests, Ending("duration", 10.0, machine=Machine(2, 0.4)))
+    result = LoadTestResult(scenario, requests, Ending("duration", 10.0, machine=Machine(2, 0.4), apart=apart))
     warning = warned(result, "generator-late")
     assert warning.value == pytest.approx(0.02)
     assert "40.0 % of a processor" in warning.text
-    assert 'where="process"' in warning.advice
+    assert advice in warning.advice
 
 
 def test_workers_that_sent_nothing_are_named() -> None:
