@@ -15,9 +15,9 @@ from harness import Row, report
 
 from skilllab.stats import proportion_interval, quantile_interval
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments" / "loadtest"))
+sys.path.append(str(Path(__file__).parents[2]))
 
-from queues import found, holds
+from tests.experiments.loadtest.queues import found, holds
 
 RUNS = 100
 CASES = [(1, 0.5), (1, 0.8), (1, 0.9), (2, 0.6), (2, 0.9), (4, 0.6), (4, 0.9), (8, 0.7), (8, 0.9), (16, 0.8)]

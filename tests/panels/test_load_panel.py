@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from jupyter_client.manager import KernelManager
 
 from skilllab import InMemorySkillRegistry, LayeredExecutionEngine, skill
 from skilllab.errors import InvalidValueError, SkilllabError
@@ -500,3 +501,34 @@ def test_a_killed_notebook_leaves_no_load_test() -> None:
         finally:
             kernel.kill()
     assert [process for process in left if not ended(process, within=1.0)] == []
+
+
+IN_A_KERNEL = """
+import os, sys
+os.chdir({root!r})
+sys.path.insert(0, {root!r})
+from tests.panels.test_load_panel import real_panel, until
+panel = real_panel({skill!r})
+panel.run.click()
+await until(lambda: panel._view is not None)
+"""
+
+
+@pytest.mark.parametrize("skill_id", ["slow-v1", "stuck-v1"])
+def test_a_restarted_kernel_leaves_no_load_test(skill_id: str) -> None:
+    """A kernel that is restarted while its panel runs a test takes the test's process with it."""
+    code = IN_A_KERNEL.format(root=str(Path(__file__).parents[2]), skill=skill_id)
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    client = manager.blocking_client()
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        assert client.execute_interactive(code, timeout=60)["content"]["status"] == "ok"
+        left = children(psutil.Process(manager.provisioner.pid))
+        assert left
+        manager.restart_kernel()
+        assert [process for process in left if not ended(process, within=1.0)] == []
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)

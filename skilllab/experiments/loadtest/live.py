@@ -13,7 +13,8 @@ from skilllab.experiments.loadtest.scenario import Scenario
 from skilllab.histogram import Histogram
 from skilllab.stats import Array, finest_quantile
 
-_SLICES = 60  # of the time, at most; a slice is half a second at least
+_SLICES = (4, 60)  # of the time, at least and at most
+_SLICE = 0.5  # s that one should be, between the two
 _POINTS = 60  # of a percentile curve
 
 
@@ -54,7 +55,8 @@ class Live:
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self.slice = max(0.5, (scenario.duration or 30.0) / _SLICES)
+        length, (fewest, most) = scenario.duration or 30.0, _SLICES
+        self.slice = min(max(_SLICE, length / most), length / fewest)
         self._response, self._service = Histogram(), Histogram()
         self._seen = self._failures = 0
         self._counts = {name: np.zeros(0) for name in ("due", "answered", "failed", "gone")}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,17 +19,11 @@ from skilllab.experiments.loadtest import edge as edges
 from skilllab.experiments.loadtest.capacity import CapacityResult, find_capacity
 from skilllab.experiments.loadtest.search import Observation, Probe, Search
 from skilllab.experiments.loadtest.slo import parse_slo
-from skilllab.loading import LoadedSkill, load
-from skilllab.model import SkillDefinition
 from skilllab.plots import summary
 from skilllab.registry import InMemorySkillRegistry
 from skilllab.stats import Interval
-
-_spec = importlib.util.spec_from_file_location("queues", Path(__file__).parent / "queues.py")
-assert _spec is not None
-assert _spec.loader is not None
-queues = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(queues)
+from tests.experiments.loadtest import queues
+from tests.experiments.loadtest.conftest import Loaded
 
 CASES = [(1, 0.5), (1, 0.8), (1, 0.9), (2, 0.8), (4, 0.9), (4, 0.6)]
 """Servers, and the utilisation at which the p95 is at its bound; with the last, most of the 5 % are there without load."""
@@ -175,21 +167,6 @@ def test_an_edge_out_of_reach_is_open() -> None:
 
 
 # with an engine
-
-
-class Loaded:
-    """One skill that is ready to run: a registry would load it in a thread, which knows no virtual time."""
-
-    changes = 0
-
-    def __init__(self, definition: SkillDefinition) -> None:
-        self._skill = load(definition, 0)
-
-    def revision(self, skill_id: str) -> int:
-        return 0
-
-    async def load(self, skill_id: str) -> LoadedSkill:
-        return self._skill
 
 
 def capacity_of(function: Callable[..., Any], *, places: int | None = None, **options: Any) -> CapacityResult:

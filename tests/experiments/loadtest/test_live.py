@@ -105,3 +105,9 @@ def test_all_users_of_a_closed_test_are_in_flight() -> None:
     view = Live(CLOSED).take(requests, 4.0)
     assert view.in_flight.tolist() == [3, 3, 3, 3, 5, 5, 5, 5]
     assert view.due.tolist() == [10.0] * 8
+
+
+@pytest.mark.parametrize(("duration", "width"), [(1.0, 0.25), (2.0, 0.5), (30.0, 0.5), (120.0, 2.0)])
+def test_a_test_has_4_to_60_slices_of_time(duration: float, width: float) -> None:
+    """A slice is half a second, unless a short test would have too few of them or a long one too many."""
+    assert Live(Scenario("made", {}, (Stage(duration, rate=10.0),))).slice == width
