@@ -27,6 +27,7 @@ BUCKETS = 128
 """Buckets of an octave."""
 
 _SHIFT = 45  # of 52 bits of a mantissa, those that tell no bucket
+_LAST = int(np.float64(np.finfo(np.float64).max).view(np.int64) >> _SHIFT)  # the bucket of the largest number
 _PENDING = 512  # values put aside: 4 KiB
 _MOST = 2**32 - 1  # values that counts of 32 bits can take, in whatever bucket they are
 _NONE = np.zeros(0, dtype=np.uint32)
@@ -213,8 +214,10 @@ class Histogram:
         made = cls()
         try:
             pairs = np.array(saved["buckets"], dtype=np.int64).reshape(-1, 2)
-            if (pairs < 1).any() or (np.diff(pairs[:, 0]) < 1).any():
-                raise ValueError("buckets must be pairs of a number and a count, ordered by their numbers")
+            if (pairs < 1).any() or (np.diff(pairs[:, 0]) < 1).any() or (pairs[:, 0] > _LAST).any():
+                raise ValueError(
+                    f"buckets must be pairs of a number up to {_LAST} and a count, ordered by their numbers"
+                )
             made._zeros, made._total = int(saved["zeros"]), float(saved["total"])
             made._counted = made._zeros + int(pairs[:, 1].sum())
             if len(pairs):

@@ -123,7 +123,15 @@ def test_what_is_no_measurement_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "saved", [{}, {"buckets": [["x", 1]]}, {"buckets": [[9, 1], [8, 1]]}, {"buckets": [[1]]}, {"buckets": 1}]
+    "saved",
+    [
+        {},
+        {"buckets": [["x", 1]]},
+        {"buckets": [[9, 1], [8, 1]]},
+        {"buckets": [[1]]},
+        {"buckets": 1},
+        {"buckets": [[10**12, 1]]},
+    ],
 )
 def test_what_is_no_histogram_is_refused(saved: dict[str, object]) -> None:
     """Other JSON is refused with what is wrong."""

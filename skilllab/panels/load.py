@@ -33,6 +33,7 @@ MODELS = {
     "ramp": "at the end of a ramp from a tenth of that",
     "steps": f"at the end of {_STEPS} steps",
     "spike": "in a spike, a fifth of that before and after",
+    "wave": "in a wave from a tenth of that and back",
     "closed": "who wait for their answers",
 }
 """Every arrival model of the panel, and how its load is meant."""
@@ -64,6 +65,8 @@ class Setting:
             return Stage(duration, rate=load / _STEPS, to=load, arrivals="step", steps=_STEPS)
         if self.model == "spike":
             return Stage(duration, rate=load / 5, to=load, arrivals="spike")
+        if self.model == "wave":
+            return Stage(duration, rate=load / 10, to=load, arrivals="sine")
         return Stage(duration, rate=load)
 
     def __str__(self) -> str:

@@ -99,8 +99,9 @@ class MeasuringPanel(Panel, Generic[Key, Found]):
         self._show_progress("Stop", self._starting)
         try:
             self._measured[chosen] = await self._measure(chosen, on_progress=self._on_progress)
-        except SkilllabError as failure:
-            self._failure = failure
+        except Exception as failure:  # noqa: BLE001 - one of the user's own code would reach nobody else
+            known = isinstance(failure, SkilllabError)
+            self._failure = failure if known else SkilllabError(f"{type(failure).__name__}: {failure}")
         finally:
             self._ended(self._task)
 

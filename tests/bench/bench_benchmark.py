@@ -1,8 +1,7 @@
 """The honesty of benchmark() on this machine in real time: self-comparisons, a real 3 %, a slower tail.
 
-Five kinds of calls; every other comparison runs beside a noisy neighbour, a process that burns a core now and then. By default
-each question is put a fifth as often as in the goals, and the goals are scaled; `--full` puts it as often: 1,000
-self-comparisons, which take about half an hour.
+Five kinds of calls; every other comparison runs beside a noisy neighbour, a process that burns a core now and then. The 1,000
+self-comparisons take about half an hour; with SKILLLAB_FAST=1 each question is put a fifth as often.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from contextlib import contextmanager
 
 from harness import Row, report
 
-from skilllab import LayeredExecutionEngine, benchmark, script_skill
+from skilllab import LayeredExecutionEngine, benchmark, script_skill, settings
 from skilllab import format as fmt
 from skilllab.experiments.benchmark import Compared
 from skilllab.experiments.failures import registry_of
 
-FULL = "--full" in sys.argv
-COMPARISONS = 200 if FULL else 40  # self-comparisons of each kind
-DIFFERENT = 40 if FULL else 10  # of each kind that are 3 % slower, and as many with a slower tail
+COMPARISONS = 40 if settings.fast() else 200  # self-comparisons of each kind
+DIFFERENT = 10 if settings.fast() else 40  # of each kind that are 3 % slower, and as many with a slower tail
 BUDGET = 4.0  # s a comparison
 BURN = """
 import os, random, time

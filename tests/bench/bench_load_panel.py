@@ -11,15 +11,15 @@ import random
 import time
 
 import numpy as np
-from harness import report, row
+from harness import Row, report, row
 
-from skilllab import InMemorySkillRegistry, LayeredExecutionEngine, LoadPanel, skill
+from skilllab import InMemorySkillRegistry, LayeredExecutionEngine, LoadPanel, script_skill, skill
 from skilllab import format as fmt
 from skilllab.experiments.loadtest import LoadTestResult, Scenario, Stage
 from skilllab.experiments.loadtest.child import run_in_child
 
 ROUNDS, SECONDS, USERS = 10, 2.0, 10
-STOPS, ALLOWED = 6, 0.15  # s
+STOPS, ALLOWED = 15, 0.15  # of each kind of skill; s
 
 
 @skill(id="noop-v1")
@@ -28,16 +28,31 @@ async def noop() -> int:
     return 1
 
 
+@skill(id="blocking-v1")
+async def blocking() -> int:
+    """Keeps the event loop of the test for longer than a stop may take."""
+    time.sleep(0.3)  # noqa: ASYNC251 - it is meant to block
+    return 1
+
+
+SCRIPT = "import time\ndef run(params):\n    time.sleep(0.05)\n    return 1\n"
+KINDS = {"a no-op": noop, "blocks the loop": blocking, "in sandboxes": script_skill(id="sandboxed-v1", source=SCRIPT)}
+
+
 def main() -> None:
     rates = asyncio.run(measure())
     watched, alone = (1 / np.array(rates[side]) for side in ("watched", "alone"))
     note = f"{fmt.rate(round(float(np.median(rates['alone']))))} without"
     chart = row("a closed load test with a live chart", "the same without", watched, alone, at_most=1.05, note=note)
-    took = np.array(asyncio.run(stops()))
-    note = f"median {fmt.duration(float(np.median(took)))}, longest {fmt.duration(took.max())} of {len(took)}"
-    allowed = np.full(len(took), ALLOWED)
-    stop = row("from Stop until no process is left", fmt.duration(ALLOWED), took, allowed, at_most=1.0, note=note)
-    report([chart, stop])
+    report([chart, *(longest(kind, asyncio.run(stops(kind))) for kind in KINDS)])
+
+
+def longest(kind: str, took: list[float]) -> Row:
+    """Returns the row of the longest of some stops."""
+    ratio = max(took) / ALLOWED
+    note = f"median {fmt.duration(float(np.median(took)))}, longest {fmt.duration(max(took))} of {len(took)}"
+    what = f"from Stop until no process is left, {kind}: longest"
+    return Row(what, fmt.duration(ALLOWED), ratio, min(took) / ALLOWED, ratio, "at most", 1.0, note)
 
 
 async def measure() -> dict[str, list[float]]:
@@ -54,13 +69,13 @@ async def measure() -> dict[str, list[float]]:
     return rates
 
 
-async def stops() -> list[float]:
+async def stops(kind: str) -> list[float]:
     """Returns seconds from a press of Stop, in the middle of a test, until its process has ended."""
     registry = InMemorySkillRegistry()
-    await registry.register(noop)
+    skill_id = (await registry.register(KINDS[kind])).id
     took = []
     async with LayeredExecutionEngine(registry) as engine:
-        panel = LoadPanel(engine, {noop.definition.id: {}}, model="closed", load=USERS, duration=60.0, slo="")
+        panel = LoadPanel(engine, {skill_id: {}}, model="closed", load=USERS, duration=60.0, slo="")
         for _ in range(STOPS):
             test = asyncio.create_task(panel.start())
             while panel._view is None or panel._view.finished == 0:  # noqa: ASYNC110 - the child tells nobody else

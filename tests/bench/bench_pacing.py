@@ -1,4 +1,7 @@
-"""How late requests begin at 1,000 arrivals a second, from a process of its own: timerfd against asyncio.sleep."""
+"""How late requests begin at 1,000 arrivals a second, from a process of its own: timerfd against asyncio.sleep.
+
+Both sides are the load test's generator with an engine and a skill that does nothing; they differ in how they wait.
+"""
 
 from __future__ import annotations
 
@@ -9,50 +12,53 @@ import subprocess
 import sys
 
 import numpy as np
+from bench_engine import expect
 from harness import report, row
 
+from skilllab import InMemorySkillRegistry, LayeredExecutionEngine, skill
 from skilllab import format as fmt
+from skilllab.experiments.loadtest import Requests, Scenario, Stage
+from skilllab.experiments.loadtest.generator import run
+from skilllab.experiments.loadtest.pacing import LoopPacer, Pacer, TimerPacer
 
-RATE = 1000.0  # arrivals a second
-SECONDS = 1.0  # of each turn
+STAGE = Stage(1.0, rate=1000.0)  # of each turn
 TURNS = 8  # in each process
 PROCESSES = 4
 
 
-async def lags(way: str, seed: int) -> np.ndarray:
-    """Returns by how much each of some Poisson arrivals began late, in seconds; each begins a task that does nothing else."""
-    from skilllab.experiments.loadtest.pacing import TimerPacer
+@skill(id="noop-v1")
+async def noop() -> int:
+    """Returns at once."""
+    return 1
 
-    loop = asyncio.get_running_loop()
-    late: list[float] = []
 
-    async def request(due: float) -> None:
-        late.append(loop.time() - due)
+class Sleeper(LoopPacer):
+    """Waits as a dispatcher made of asyncio.sleep does."""
 
-    rng = np.random.default_rng(seed)
-    due = loop.time() + 0.01 + np.cumsum(rng.exponential(1 / RATE, round(RATE * SECONDS)))
-    tasks = []
-    with TimerPacer(loop) as pacer:
-        for at in due.tolist():
-            if way == "timerfd":
-                await pacer.until(at)
-            elif (wait := at - loop.time()) > 0:
-                await asyncio.sleep(wait)
-            tasks.append(loop.create_task(request(at)))
-    await asyncio.gather(*tasks)
-    return np.array(late)
+    async def _wait(self, at: float) -> None:
+        await asyncio.sleep(at - self._loop.time())
+
+
+async def p99(engine: LayeredExecutionEngine, pacer: Pacer, seed: int) -> float:
+    """Returns by how much requests began late, in seconds at p99."""
+    requests = Requests()
+    await run(engine, Scenario("noop-v1", {}, (STAGE,), seed=seed), requests, pacer=pacer)
+    columns = requests.columns()
+    expect((len(columns.ok) > 800, columns.ok.all()), (True, True))
+    return float(np.quantile(columns.lag, 0.99))
 
 
 async def turns(seed: int) -> list[dict[str, float]]:
     """Returns the p99 of both ways, each turn in random order."""
-    order = random.Random(seed)
-    await lags("timerfd", seed)
-    found = []
-    for turn in range(TURNS):
-        p99 = {}
-        for way in order.sample(["timerfd", "sleep"], 2):
-            p99[way] = float(np.quantile(await lags(way, 100 * seed + turn), 0.99))
-        found.append(p99)
+    order, loop, found = random.Random(seed), asyncio.get_running_loop(), []
+    ways = {"timerfd": TimerPacer, "sleep": Sleeper}
+    registry = InMemorySkillRegistry()
+    await registry.register(noop)
+    async with LayeredExecutionEngine(registry) as engine:
+        await p99(engine, TimerPacer(loop), seed)  # warms up
+        for turn in range(TURNS):
+            mixed = order.sample(sorted(ways), 2)
+            found.append({way: await p99(engine, ways[way](loop), 100 * seed + turn) for way in mixed})
     return found
 
 

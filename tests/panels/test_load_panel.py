@@ -36,7 +36,7 @@ class Testing:
 
     __test__ = False
 
-    def __init__(self, response: float = 0.02, failure: SkilllabError | None = None) -> None:
+    def __init__(self, response: float = 0.02, failure: Exception | None = None) -> None:
         self.response, self.failure, self.step = response, failure, 0.01
         self.asked: list[Scenario] = []
         self.started, self.go_on = asyncio.Event(), asyncio.Event()
@@ -319,18 +319,22 @@ def test_no_slo_gives_no_verdict() -> None:
     asyncio.run(main())
 
 
-def test_a_run_that_fails_says_so() -> None:
-    """A typed error goes to the banner, and the next change clears it."""
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [(SkilllabError("the process is gone"), "the process is gone"), (KeyError("city"), "KeyError: 'city'")],
+)
+def test_a_run_that_fails_says_so(failure: Exception, words: str) -> None:
+    """An error goes to the banner, one of the user's own code too, and the next change clears it."""
 
     async def main() -> None:
-        measure = Testing(failure=SkilllabError("the process is gone"))
+        measure = Testing(failure=failure)
         measure.go_on.set()
         panel = panel_of(measure)
         panel.settle()
         panel.run.click()
         await measure.started.wait()
         await turns()
-        assert panel.error == "the process is gone"
+        assert panel.error == words
         panel.load.value = 200
         assert panel.error == ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -12,6 +13,7 @@ from typing import Any
 import cloudpickle
 
 from skilllab.demo.wire import Values
+from skilllab.engine.confined import reference_of
 from skilllab.errors import InvalidValueError, SkilllabError
 from skilllab.experiments.benchmark.arms import Arm
 from skilllab.experiments.benchmark.runs import Run
@@ -22,17 +24,20 @@ _OURS = "skilllab"
 def packed(arms: Mapping[str, Arm]) -> bytes:
     """Returns arms as bytes that another process understands; raises InvalidValueError for what cannot travel.
 
-    Their modules travel by value: a notebook, a script or a test module cannot be imported elsewhere by its name.
+    The modules of functions that cannot be imported there by their names (of a notebook, say) travel by value.
     """
-    modules = {
-        module.partition(".")[0]: sys.modules[module]
+    named = {
+        function.__module__
         for arm in arms.values()
         for function in (arm.call, arm.setup, arm.reset, arm.teardown)
-        if (module := getattr(function, "__module__", None)) in sys.modules
-        and module.partition(".")[0] not in (_OURS, "__main__", *sys.stdlib_module_names)
+        if inspect.isfunction(function) and not reference_of(function)
     }
     known = cloudpickle.list_registry_pickle_by_value()
-    travelling = [module for module in modules.values() if module.__name__ not in known]
+    travelling = [
+        sys.modules[name]
+        for name in named - known
+        if name in sys.modules and name.partition(".")[0] not in (_OURS, "__main__", *sys.stdlib_module_names)
+    ]
     for module in travelling:
         cloudpickle.register_pickle_by_value(module)
     try:

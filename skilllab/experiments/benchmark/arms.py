@@ -10,6 +10,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
+from skilllab import format as fmt
 from skilllab.errors import InvalidValueError
 
 Timer = Callable[[], float]
@@ -89,16 +90,17 @@ class Stopwatch:
         self._arm, self._timer, self._overhead = arm, timer, overhead
         self._seconds = math.inf  # a call
         self._call: Callable[[], Any] = arm.call
-        self._reset, self._teardown = arm.reset, arm.teardown
+        self._reset = arm.reset
+        self._teardown: Callable[[], object] | None = None  # once it is set up
         self._waits = inspect.iscoroutinefunction(arm.call)
 
     async def open(self) -> float:
         """Sets up, makes the first call, and returns its seconds: that of a cold start."""
-        made = None if self._arm.setup is None else await _done(self._arm.setup())
+        made, teardown = None if self._arm.setup is None else await _done(self._arm.setup()), self._arm.teardown
+        self._teardown = partial(teardown, made) if teardown and made is not None else teardown
         if made is not None:
             self._call = partial(self._arm.call, made)
             self._reset = self._reset and partial(self._reset, made)
-            self._teardown = self._teardown and partial(self._teardown, made)
         if self._reset is not None:
             await _done(self._reset())
         start = self._timer()
@@ -114,15 +116,24 @@ class Stopwatch:
             await _done(self._teardown())
 
     async def calibrate(self) -> None:
-        """Finds how many calls make a sample long enough; the shorter of two attempts decides."""
-        enough = self._overhead.enough
-        while self._reset is None and (taken := min([await self.sample(), await self.sample()])) * self.calls < enough:
-            if self.calls >= _MOST_CALLS:
+        """Finds how many calls make a sample long enough; the shorter of two attempts decides.
+
+        Raises InvalidValueError for what takes no time, and for a call with a reset that is too short to be a sample.
+        """
+        enough, most = self._overhead.enough, _MOST_CALLS if self._reset is None else 1
+        while (taken := min([await self.sample(), await self.sample()])) * self.calls < enough:
+            if self.calls >= most:
                 break
             wanted = 1.2 * enough / taken if taken > 0 else 0.0
-            self.calls = min(_MOST_CALLS, max(2 * self.calls, round(wanted)))
-        self._seconds = taken if self._reset is None else math.inf
-        if self._reset is None and taken <= 0:
+            self.calls = min(most, max(2 * self.calls, round(wanted)))
+        self._seconds = taken
+        least = _TIMER_SAMPLES * self._overhead.timer
+        if self._reset is not None and taken < least:
+            raise InvalidValueError(
+                f"arms[{self.name!r}]: with a reset each sample is one call, which takes {fmt.duration(max(0.0, taken))}: "
+                f"below {fmt.duration(least)} the timer is too much of it; give a call more work, or do without reset"
+            )
+        if taken <= 0:
             raise InvalidValueError(
                 f"arms[{self.name!r}] takes no time by the timer, {self.calls:,} calls in a row: give it more work"
             )

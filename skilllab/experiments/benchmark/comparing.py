@@ -78,6 +78,12 @@ class Compared:
         return self.tail.verdict if self.typical.verdict == "same" else self.typical.verdict
 
     @property
+    def told(self) -> str:
+        """The verdict in words, with that on the tail where it is another difference."""
+        other = self.tail.verdict in ("faster", "slower") and self.tail.verdict != self.verdict
+        return f"{self.verdict}, but its tail {self.tail.verdict}" if other else self.verdict
+
+    @property
     def ratio(self) -> float:
         """The typical ratio."""
         return self.typical.ratio

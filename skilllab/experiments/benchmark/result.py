@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skilllab import format as fmt
+from skilllab import series, stats
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.benchmark.comparing import Compared, compare
 from skilllab.experiments.benchmark.runs import ArmTimes, Run
@@ -113,7 +114,7 @@ class BenchmarkResult:
         for name in self.names:
             column = self.one_by_one(name)
             found[f"{name} median"] = (self.median(name), self.interval(name))
-            found[f"{name} p95"] = (quantile(column, 0.95), quantile_interval(column, 0.95))
+            found[f"{name} p95"] = (quantile(column, 0.95), self._p95_interval(column))
         return found
 
     def frame(self) -> pd.DataFrame:
@@ -135,7 +136,7 @@ class BenchmarkResult:
         for name, row in self.frame().set_index("arm").iterrows():
             ends = fmt.interval(row["median_low"], row["median_high"], fmt.duration)
             shown = {column: fmt.duration(row[column]) for column in ("average", "min", "max", "median", "p95")}
-            against = "" if name == self.names[0] else self.compare(self.names[0], str(name)).verdict
+            against = "" if name == self.names[0] else self.compare(self.names[0], str(name)).told
             rows[name] = {**shown, "median, 95 %": ends, "outliers": int(row["outliers"]), "verdict": against}
             if math.isfinite(row["memory"]):
                 rows[name]["memory"] = fmt.size(row["memory"])
@@ -166,7 +167,7 @@ class BenchmarkResult:
         parts = []
         for name in others:
             found = self.compare(first, name)
-            parts.append(f"{name} takes {fmt.times(found.ratio)} as long as {first} ({found.verdict})")
+            parts.append(f"{name} takes {fmt.times(found.ratio)} as long as {first} ({found.told})")
         return "; ".join(parts)
 
     def __str__(self) -> str:
@@ -223,8 +224,8 @@ class BenchmarkResult:
 
     def _row(self, name: str) -> dict[str, Any]:
         samples, column, each = self.samples(name), self.one_by_one(name), self.times(name)
-        average, median = mean_interval(samples, resamples=500), self.interval(name)
-        p95 = quantile_interval(column, 0.95, self.design.confidence)
+        average, median = mean_interval(samples, self.design.confidence, resamples=500), self.interval(name)
+        p95 = self._p95_interval(column)
         peaks = [times.memory for times in each if times.memory is not None]
         return {
             "arm": name,
@@ -243,6 +244,14 @@ class BenchmarkResult:
             "warmup_calls": max(times.warmup_calls for times in each),
             "memory": max(peaks) if peaks else math.nan,
         }
+
+    def _p95_interval(self, column: Array) -> Interval | None:
+        """Returns the interval of p95 of times in the order in which they were measured, as slow ones come together.
+
+        Of fewer values than tell whether they do, it is that of independent ones.
+        """
+        of = series if len(column) >= series.enough(0.95, self.design.confidence) else stats
+        return of.quantile_interval(column, 0.95, self.design.confidence)
 
     def _drifts(self, name: str) -> bool:
         """Whether the last quarter of the rounds is faster than the first, by more than chance makes of it."""

@@ -182,6 +182,28 @@ def test_other_tasks_get_their_turn() -> None:
     assert len(turns) > 20
 
 
+def test_a_setup_that_fails_is_what_is_told() -> None:
+    """Its error reaches the caller: what was never set up is not torn down, and what was is."""
+    diary: list[str] = []
+
+    def setup() -> object:
+        raise ConnectionError("no database")
+
+    arms = {
+        "good": Arm(time.monotonic, teardown=lambda: diary.append("good")),
+        "bad": Arm(lambda db: db, setup, teardown=lambda db: db.close()),
+    }
+    with pytest.raises(ConnectionError, match="no database"):
+        asyncio.run(benchmark(arms))
+    assert diary == ["good"]
+
+
+def test_a_call_with_a_reset_that_is_too_short_is_refused() -> None:
+    """One call is the whole sample then, and a timer cannot time what takes as long as reading it."""
+    with pytest.raises(InvalidValueError, match=r"arms\['short'\]: with a reset each sample is one call"):
+        asyncio.run(benchmark({"short": Arm(int, reset=int)}))
+
+
 def test_an_arm_is_set_up_once_reset_before_every_call_and_torn_down() -> None:
     """What setup returns is handed to the others; a reset makes every sample one call, and its time does not count."""
     clock, diary = FakeClock(), []

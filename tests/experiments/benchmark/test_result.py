@@ -58,6 +58,26 @@ def test_the_verdict_is_the_typical_calls_and_the_same_only_with_the_same_tail(
     assert (found.verdict, found.tail.verdict) == (verdict, tail)
 
 
+def test_words_do_not_hide_a_tail_that_differs() -> None:
+    """Half the time with a slower tail is called faster, and its tail slower, in the finding and the table."""
+    result = result_of({"a": [1.0] * 2000, "b": [value / 2 for value in with_slow(2000, 100)]})
+    assert result.finding.endswith("(faster, but its tail slower)")
+    assert result.table().loc["b", "verdict"] == "faster, but its tail slower"
+    assert result_of({"a": [1.0] * 2000, "b": with_slow(2000, 100)}).compare("a", "b").told == "slower"
+
+
+def test_slow_calls_that_come_together_make_a_wide_p95() -> None:
+    """The same times tell less of p95 in one row than scattered: its interval is wider, or there is none."""
+    scattered = np.random.default_rng(0).exponential(size=4000)
+    row = np.concatenate([np.sort(part) for part in np.split(scattered, 4)])
+    ends = {
+        name: result_of({"a": column}).frame().loc[0, ["p95_low", "p95_high"]]
+        for name, column in (("scattered", scattered), ("row", row))
+    }
+    assert ends["scattered"].p95_high - ends["scattered"].p95_low < 1
+    assert np.isnan(ends["row"].p95_low)
+
+
 def test_one_call_in_a_hundred_at_ten_times_is_a_tail_of_1_58() -> None:
     """Gathered onto a twentieth of the calls, a hundredth at ten times makes 10^(1/5), for the slower and for the faster."""
     result = result_of({"a": [1.0] * 5000, "b": with_slow(5000, 100)})
