@@ -231,7 +231,9 @@ def _title(view: View | None, found: Found | None) -> str:
     if found.result.verdict is None:
         return measured.capitalize()
     worst = min(found.result.judgements, key=lambda each: _ORDER.index(each.outcome))
-    return f"{worst.outcome.capitalize()}: {worst.condition}, measured {worst.condition.show(worst.value)}"
+    number = worst.value is not None and math.isfinite(worst.value)
+    measured = f"measured {worst.shown}" if number else worst.shown
+    return f"{worst.outcome.capitalize()}: {worst.condition}, {measured}"
 
 
 def _words(setting: Setting, view: View | None, found: Found | None) -> str:

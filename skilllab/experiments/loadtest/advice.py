@@ -26,6 +26,7 @@ _TREND = 1.1  # times as slow as ever in the second half
 _GROWTH = 1.5
 _STEAL, _OTHERS, _LOAD, _FULL = 0.01, 0.1, 1.0, 0.95  # shares of the processors; load for each of them
 _ROOM = 1.2  # times the duration that would just do
+_EARLY = {"aborted": "mend the cause and run it again", "stopped": "run it to its end for the whole"}
 
 
 class LoadWarning(NamedTuple):
@@ -46,13 +47,11 @@ def warnings_of(result: LoadTestResult) -> tuple[LoadWarning, ...]:
 
 
 def _ended_early(result: LoadTestResult) -> Iterator[LoadWarning]:
-    if result.ending.reason in ("aborted", "stopped"):
-        seconds = result.ending.seconds
+    reason, seconds = result.ending.reason, result.ending.seconds
+    if reason in _EARLY:
         why = f": {result.ending.why}" if result.ending.why else ""
-        text = f"The test was {result.ending.reason} after {fmt.duration(seconds)}{why}"
-        yield LoadWarning(
-            result.ending.reason, seconds, text, "what came before is measured, mend the cause and run it again"
-        )
+        text = f"The test was {reason} after {fmt.duration(seconds)}{why}"
+        yield LoadWarning(reason, seconds, text, f"what came before is measured, {_EARLY[reason]}")
 
 
 def _failures(result: LoadTestResult) -> Iterator[LoadWarning]:
@@ -81,13 +80,14 @@ def _lost(result: LoadTestResult) -> Iterator[LoadWarning]:
         )
         yield LoadWarning("dropped", result.dropped, text, "lower the rate: the target does not keep up with it")
     if result.unfinished:
+        early = result.ending.reason in _EARLY
         text = (
             f"{fmt.count(result.unfinished)} requests had no end when the test ended: they are in no response time, "
-            "which is too low for that"
+            f"which {'may be' if early else 'is'} too low for that"
         )
-        yield LoadWarning(
-            "unfinished", result.unfinished, text, "lower the rate, or give requests a timeout so that they end"
-        )
+        slower = "lower the rate, or " if result.scenario.open else ""
+        advice = f"{slower}give requests a timeout so that they end"
+        yield LoadWarning("unfinished", result.unfinished, text, _EARLY[result.ending.reason] if early else advice)
 
 
 def _late(result: LoadTestResult) -> Iterator[LoadWarning]:
@@ -187,23 +187,21 @@ def _medians(result: LoadTestResult) -> tuple[Array, float]:
 
 
 def _busy(result: LoadTestResult) -> Iterator[LoadWarning]:
-    """Something else used the machine."""
+    """The machine was busy, with something else or as a whole; the warning's value is the largest of its numbers."""
     machine = result.ending.machine
     if machine is None:
         return
-    seen = []
-    if (machine.steal or 0.0) > _STEAL:
-        seen.append(f"its host took {fmt.ratio(machine.steal)} of the processors away (steal)")
-    if (machine.others or 0.0) > _OTHERS:
-        seen.append(f"other programs used {fmt.ratio(machine.others)} of them")
-    if (machine.load or 0.0) > _LOAD:
-        seen.append(f"the load before was {fmt.number(machine.load, 2)} for each")
-    if (machine.busy or 0.0) > _FULL:
-        seen.append(f"they were {fmt.ratio(machine.busy)} busy")
+    rules = (
+        (machine.steal, _STEAL, f"its host took {fmt.ratio(machine.steal)} of the processors away (steal)"),
+        (machine.others, _OTHERS, f"other programs used {fmt.ratio(machine.others)} of the processors"),
+        (machine.load, _LOAD, f"the load before was {fmt.number(machine.load, 2)} for each processor"),
+        (machine.busy, _FULL, f"its processors were {fmt.ratio(machine.busy)} busy"),
+    )
+    seen = [(value, text) for value, most, text in rules if value is not None and value > most]
     if seen:
-        worst = max(machine.steal or 0.0, machine.others or 0.0, (machine.load or 0.0) / machine.cpus)
-        text = f"The machine was busy: {', '.join(seen)}"
-        yield LoadWarning("machine-busy", worst, text, "end what else runs and repeat the test")
+        text = f"The machine was busy: {', '.join(text for _, text in seen)}"
+        advice = "end what else runs, unless it is what is tested, and repeat the test"
+        yield LoadWarning("machine-busy", max(value for value, _ in seen), text, advice)
 
 
 _RULES: tuple[Callable[[LoadTestResult], Iterator[LoadWarning]], ...] = (

@@ -20,12 +20,13 @@ from skilllab.errors import InvalidValueError
 from skilllab.experiments.loadtest.child import Child
 from skilllab.experiments.loadtest.edge import checked_condition
 from skilllab.experiments.loadtest.generator import Ending, run
+from skilllab.experiments.loadtest.metrics import answers
 from skilllab.experiments.loadtest.records import Requests
 from skilllab.experiments.loadtest.scenario import Abort, Params, Scenario, Stage, positive
 from skilllab.experiments.loadtest.search import Observation, Probe, Search
-from skilllab.experiments.loadtest.slo import parse_slo
+from skilllab.experiments.loadtest.slo import WITHOUT_END, parse_slo
 from skilllab.model import ResourceLimits
-from skilllab.stats import Interval
+from skilllab.stats import Interval, smallest_n
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,8 +52,9 @@ class CapacityResult:
     """The highest arrival rate at which an SLO holds lies between `low` and `high` requests a second (95 %).
 
     at: the best guess, None without one. low is 0 and high infinite where nothing bounds it. needed: seconds that would
-    make the interval as narrow as `precision` (high / low - 1), None where it is. probes: in the order in which they ran.
-    seconds: that they took. scenario: what was asked, as text. stopped: whether the search was ended before its time.
+    make the interval as narrow as `precision` (high / low - 1), None where it is, and inf where the generator was outrun, so
+    that no time would. probes: in the order in which they ran. seconds: that they took. scenario: what was asked, as text.
+    stopped: whether the search was ended before its time. at_least: whether `needed` is only a lower bound.
     """
 
     slo: str
@@ -65,6 +67,7 @@ class CapacityResult:
     probes: tuple[Probe, ...]
     scenario: Mapping[str, Any]
     stopped: bool = False
+    at_least: bool = False
 
     @property
     def enough(self) -> bool:
@@ -75,20 +78,41 @@ class CapacityResult:
     def warnings(self) -> tuple[str, ...]:
         """What limits the answer, each with what to do about it."""
         found = []
-        near = [probe for probe in self.probes if probe.phase == "edge" and probe.late > _LATE]
+        near = [probe.late for probe in self.probes if probe.phase == "edge" and probe.late > _LATE]
         if near:
-            late = max(probe.late for probe in near)
             found.append(
-                f"The generator was late by half the bound in up to {fmt.ratio(late)} of a probe's requests, so that its own "
-                'limit is part of the answer: use where="process", and end what else runs here.'
+                f"The generator was late by {self._lateness()} in up to {fmt.ratio(max(near))} of a probe's requests, so that "
+                f"its own limit is part of the answer: {self._room()}."
             )
-        if self.needed is not None and self.high > 0:
+        if self.needed == math.inf:
+            found.append(self._outrun())
+        elif self.needed is not None and self.high > 0:
             ended = f"stopped after {fmt.duration(self.seconds)}" if self.stopped else "too short"
+            longer = f"duration={self._longer():g}"
+            advice = f"at least {longer}, and maybe much more" if self.at_least else f"{longer} or more"
             found.append(
                 f"The search was {ended}, which does not make an interval of {fmt.ratio(self.precision, 0)}: let it run "
-                f"with duration={self._longer():g} or more."
+                f"with {advice}."
             )
         return tuple(found)
+
+    def _outrun(self) -> str:
+        fastest = self.probes[-1]
+        if fastest.late > _LATE:
+            seen = f"could not keep up with {fmt.rate(fastest.rate)}, where {fmt.ratio(fastest.late)} of its requests were late"
+            return f"The generator {seen} by {self._lateness()}, so that where the SLO breaks is not known: {self._room()}."
+        return (
+            f"The search ended at {fmt.rate(fastest.rate)}, since no generator here sends twice that: take a tighter SLO to "
+            "find where it breaks."
+        )
+
+    def _lateness(self) -> str:
+        bounded = any(condition.kind == "duration" for condition in parse_slo(self.slo))
+        return "half the bound" if bounded else "10 ms"
+
+    def _room(self) -> str:
+        apart = self.scenario.get("where") == "process"
+        return "end what else runs here" if apart else 'use where="process", and end what else runs here'
 
     def metrics(self) -> dict[str, tuple[float, Interval | None]]:
         """Returns the figure that a history keeps, with its interval."""
@@ -97,17 +121,21 @@ class CapacityResult:
         return {"capacity": (at, Interval(self.low, self.high, _CONFIDENCE) if known else None)}
 
     def frame(self) -> pd.DataFrame:
-        """Returns one row a probe: rate, seconds, elapsed, requests, one column a condition, holds, phase, late."""
+        """Returns one row a probe: rate, seconds, elapsed, requests, one column a condition, holds, phase, late.
+
+        A quantile is NaN where the requests are too few for it.
+        """
         import pandas as pd
 
-        names = [str(condition) for condition in parse_slo(self.slo)]
+        conditions = parse_slo(self.slo)
+        names = list(map(str, conditions))
         rows = [
             {
                 "rate": probe.rate,
                 "seconds": probe.seconds,
                 "elapsed": probe.elapsed,
                 "requests": probe.requests,
-                **dict(zip(names, probe.values, strict=True)),
+                **{str(each): _known(each, probe, got) for each, got in zip(conditions, probe.values, strict=True)},
                 "holds": probe.holds,
                 "phase": probe.phase,
                 "late": probe.late,
@@ -134,10 +162,7 @@ class CapacityResult:
         """Returns the answer in a sentence without its full stop."""
         if self.high == 0:
             alone = self.probes[0]
-            seen = [
-                f"{condition.metric} is {condition.show(got) if math.isfinite(got) else 'without end'}"
-                for condition, got in zip(parse_slo(self.slo), alone.values, strict=True)
-            ]
+            seen = map(_seen_alone, parse_slo(self.slo), alone.values, alone.loads)
             return f"{self.slo} holds at no rate: with one request at a time {' and '.join(seen)}"
         if self.low == 0 and math.isinf(self.high):
             return f"{self.slo}: nothing is known about its highest rate yet"
@@ -161,6 +186,7 @@ class CapacityResult:
             "probes": [asdict(probe) for probe in self.probes],
             "scenario": dict(self.scenario),
             "stopped": self.stopped,
+            "at_least": self.at_least,
         }
         plain: dict[str, Any] = _plain(values)
         return plain
@@ -176,7 +202,8 @@ class CapacityResult:
             probes = tuple(_probe(probe) for probe in values["probes"])
             slo, about = str(values["slo"]), dict(values["scenario"])
             parse_slo(slo)
-            return cls(slo, low, high, at, needed, precision, seconds, probes, about, bool(values.get("stopped")))
+            ways = {name: bool(values.get(name)) for name in ("stopped", "at_least")}
+            return cls(slo, low, high, at, needed, precision, seconds, probes, about, **ways)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidValueError(f"not the JSON of a capacity: {type(error).__name__}: {error}") from error
 
@@ -236,7 +263,7 @@ async def find_capacity(
         search = Search(conditions, budget=duration, start=start or 1.0, precision=precision)
         first = await target.alone()
         if stop.is_set():  # what was cut short says nothing
-            return CapacityResult(slo, 0.0, math.inf, None, duration, precision, first.elapsed, (), about, True)
+            return CapacityResult(slo, 0.0, math.inf, None, duration, precision, first.elapsed, (), about, True, True)
         unloaded = replace(search.add(len(first.intended) / first.elapsed, 0.0, first), phase="alone")
         if _hopeless(unloaded, conditions):
             return CapacityResult(slo, 0.0, 0.0, None, duration, precision, first.elapsed, (unloaded,), about)
@@ -247,9 +274,8 @@ async def find_capacity(
     needed = None if found.needed is None else found.needed + first.elapsed
     seconds = first.elapsed + search.used
     probes = (unloaded, *search.probes)
-    return CapacityResult(
-        slo, found.low, found.high, found.at, needed, precision, seconds, probes, about, stop.is_set()
-    )
+    ways = (stop.is_set(), found.at_least)
+    return CapacityResult(slo, found.low, found.high, found.at, needed, precision, seconds, probes, about, *ways)
 
 
 async def explore(
@@ -300,18 +326,10 @@ class _Target:
         else:
             ending = await self._child.run(scenario, requests, stop=self._stop)
         columns = requests.columns()
-        lost = [requests.lost(which)[0] for which in ("dropped", "unfinished")]
-        response = np.where(columns.ok, columns.response, np.inf)
+        seen = answers(columns, np.concatenate([requests.lost(which)[0] for which in ("dropped", "unfinished")]))
         last = float(columns.end.max()) if len(columns.end) else 0.0
         elapsed = now() - begin if self._child is None else max(last, ending.seconds)
-        nobody = sum(map(len, lost))
-        return Observation(
-            np.concatenate((columns.intended, *lost)),
-            np.concatenate((response, np.full(nobody, np.inf))),
-            max(elapsed, 1e-9),
-            np.concatenate((columns.lag, np.zeros(nobody))),
-            ending.seconds,
-        )
+        return Observation(seen.intended, seen.response, max(elapsed, 1e-9), seen.lag, ending.seconds)
 
 
 def _checked(slo: str, duration: float, precision: float, start: float | None, where: str) -> tuple[Condition, ...]:
@@ -328,6 +346,20 @@ def _hopeless(alone: Probe, conditions: tuple[Condition, ...]) -> bool:
     """Tells whether an SLO is broken without any load."""
     least = [2.0 if condition.metric == "mean" else _HOPELESS for condition in conditions]
     return any(load >= most for load, most in zip(alone.loads, least, strict=True))
+
+
+def _known(condition: Condition, probe: Probe, got: float) -> float:
+    few = condition.q is not None and probe.requests < smallest_n(condition.q)
+    return math.nan if few else got
+
+
+def _seen_alone(condition: Condition, got: float, load: float) -> str:
+    """Says what a condition met with one request at a time: of a quantile the share beyond, as the requests are few."""
+    if math.isinf(got):
+        return f"{condition.metric} is {WITHOUT_END}"
+    if condition.q is not None:
+        return f"{fmt.ratio(load, 0)} of the responses miss {condition.sense} {fmt.trimmed(condition.show(condition.bound))}"
+    return f"{condition.metric} is {condition.show(got)}"
 
 
 def _plain(value: Any) -> Any:

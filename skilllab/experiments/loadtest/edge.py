@@ -48,7 +48,7 @@ def checked_condition(condition: Condition) -> Condition:
             f"slo: {condition} has no highest rate at which it holds: bound a quantile (p99.9), mean or errors from above"
         )
     if condition.bound == 0:
-        raise InvalidValueError(f"slo: {condition} can never be shown to hold: allow a small share, such as 0.1 %")
+        raise InvalidValueError(f"slo: {condition} can hold at no rate: bound it above 0")
     return condition
 
 

@@ -37,7 +37,7 @@ class Ending:
 
     workers: requests that each worker of a closed test finished. longest_step: seconds that one step of the skill held up
     the event loop at most, 0 where it did not run there. machine: what else it did meanwhile. apart: whether the generator
-    had a process of its own.
+    had a process of its own; one that had to be killed told neither of its workers nor of the machine.
     """
 
     reason: Reason
@@ -57,15 +57,17 @@ async def run(
     stop: asyncio.Event | None = None,
     pacer: Pacer | None = None,
     clock: Callable[[], float] | None = None,
+    home: int | None = None,
 ) -> Ending:
     """Runs a scenario to its end and returns how it ended; every request is in `requests` as soon as it has ended.
 
     At the end, requests under way may still finish for 30 s; `stop` cancels them, and what has no end is given up.
     clock: seconds that only grow, those of the event loop unless given; the pacer waits by those of the loop.
+    home: the process whose work, with that of all its descendants, is the test's own; this one unless given.
     Raises EngineClosedError, WrongLoopError and SkillNotFoundError, and what a function of parameters raises.
     """
     test = _Open(engine, scenario, requests, clock) if scenario.open else _Closed(engine, scenario, requests, clock)
-    meter = Meter()
+    meter = Meter(home)
     with pacer or finest_pacer() as pace:
         reason = await test.run(pace, stop or asyncio.Event())
     machine = meter.read()
@@ -156,6 +158,10 @@ class _Test(ABC):
         """Records a request that was cancelled."""
         self.requests.give_up(intended, self.now(), stage, intended < self.scenario.warmup)
 
+    @abstractmethod
+    def under_way(self) -> list[float]:
+        """Returns the intended starts of the requests that have no end yet, in seconds from the begin."""
+
     async def drain(self) -> None:
         """Waits for the requests under way, and cancels those that take too long."""
         if self.tasks:
@@ -176,7 +182,8 @@ class _Test(ABC):
     async def _watch(self, guard: Guard) -> None:
         while not self.why:
             await asyncio.sleep(_LOOK)
-            self.why = guard.look(self.requests, self.now())
+            if not self.seconds:  # what only waits for its last answers burdens nobody
+                self.why = guard.look(self.requests, self.now(), self.under_way())
 
 
 class _Open(_Test):
@@ -197,6 +204,9 @@ class _Open(_Test):
         self.seconds = scenario.duration if self.sent != scenario.count and scenario.duration else self.now()
         await self.drain()
 
+    def under_way(self) -> list[float]:
+        return [request[0] for request in self.tasks.values() if request is not None]
+
     async def _one(self, number: int, params: Callable[[int], Mapping[str, Any]], due: float, stage: int) -> None:
         asked = params(number)
         start = self.now()
@@ -214,10 +224,14 @@ class _Open(_Test):
 class _Closed(_Test):
     """Workers, each of which begins its next request when its last has ended."""
 
+    begun: list[float]  # of each span of work, the intended start of the request under way; nan without one
+
     async def send(self, pacer: Pacer) -> None:
         self.workers = [0] * max(stage.concurrency or 0 for stage in self.scenario.stages)
-        for worker, begin, end in spans(self.scenario):
-            self.start(self._work(worker, begin, end))
+        work = list(spans(self.scenario))
+        self.begun = [math.nan] * len(work)
+        for place, (worker, begin, end) in enumerate(work):
+            self.start(self._work(place, worker, begin, end))
         duration = self.scenario.duration
         if duration is None:  # the first worker ends when all requests are sent
             await asyncio.wait(tuple(self.tasks), return_when=asyncio.FIRST_COMPLETED)
@@ -227,7 +241,10 @@ class _Closed(_Test):
         await self.drain()
         self.seconds = self.seconds or self.now()
 
-    async def _work(self, worker: int, begin: float, end: float) -> None:
+    def under_way(self) -> list[float]:
+        return [begin for begin in self.begun if not math.isnan(begin)]
+
+    async def _work(self, place: int, worker: int, begin: float, end: float) -> None:
         """Sends requests one after another from `begin` to `end` (s); the intended start is the end of the one before.
 
         A skill that never yields would keep the event loop to itself: the worker then gives the others a turn, and what
@@ -237,6 +254,7 @@ class _Closed(_Test):
         skill_id, limits, timeout, cache = scenario.skill_id, scenario.resource_limits, self.timeout, scenario.cache
         fixed, params = isinstance(scenario.params, Mapping), scenario.params_of()
         asked, count, bounds = params(0) if fixed else {}, scenario.count or math.inf, scenario.bounds
+        begun = self.begun
         if begin > 0:
             await asyncio.sleep(zero + begin - clock())
         stage, free = bisect(bounds, begin) - 1, begin
@@ -250,6 +268,7 @@ class _Closed(_Test):
                 if not fixed:
                     asked = params(number)
                     start = clock() - zero
+                begun[place] = free
                 result = await execute(skill_id, asked, resource_limits=limits, timeout=timeout, cache=cache)
                 ended = clock() - zero
                 record(free, start, ended, stage, result)
@@ -258,12 +277,15 @@ class _Closed(_Test):
                 if self.last != worker:
                     self.last, turn = worker, ended - (result.metadata.longest_step or 0.0)
                 if ended - turn > _TURN:
+                    begun[place] = math.nan
                     await asyncio.sleep(0)
                     start = turn = clock() - zero
         except asyncio.CancelledError:
-            self.give_up(free, stage)
+            if not math.isnan(begun[place]):  # else it waited for its turn, and had sent nothing
+                self.give_up(free, stage)
             raise
         finally:
+            begun[place] = math.nan
             self.workers[worker] += done
 
 

@@ -1,54 +1,87 @@
-"""Metrics of a load test: quantiles, mean and max of the response, share of errors, rate; with intervals.
+"""Metrics that conditions are about: quantiles, mean and max of the response, share of errors; with intervals.
 
-The requests come in the order of their intended starts, since an interval asks how values follow one another. Response
-times are those of successes: a failure is no fast answer, and no slow one.
+One convention holds for the SLO of a load test, for its guard and for find_capacity: a request that failed, was dropped or
+has no end was answered within no bound, so that its response is infinite. What a result *reports* as response times are
+those of successes alone: a failure is no fast answer, and no slow one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from skilllab import series
 from skilllab.conditions import Condition
 from skilllab.experiments.loadtest.records import Columns
-from skilllab.stats import Array, Interval, quantile
+from skilllab.stats import Array, Interval, quantiles, smallest_n
 
 _SLICES = 100  # of the time, whose counts give the interval of a rate
 
 
-def value(condition: Condition, requests: Columns, seconds: float) -> float:
-    """Returns the metric of a condition over some requests, which ended within `seconds`; nan where there is none."""
-    if condition.metric == "errors":
-        return 1 - float(requests.ok.mean()) if len(requests.ok) else math.nan
-    if condition.metric == "rate":
-        return float(requests.ok.sum()) / seconds if seconds > 0 else math.nan
-    responses = requests.response[requests.ok]
-    if not len(responses):
+class Answers(NamedTuple):
+    """Requests in the order of their intended starts, since an interval asks how values follow one another; in seconds.
+
+    response: inf for what was answered within no bound. lag: of the generator, 0 for what has no end.
+    """
+
+    intended: Array
+    response: Array
+    lag: Array
+
+
+def answers(requests: Columns, lost: Array) -> Answers:
+    """Returns how requests were answered: those that ended, and `lost`, the intended starts of those that did not."""
+    intended = np.concatenate((requests.intended, lost))
+    ended = np.where(requests.ok, requests.response, np.inf)
+    response = np.concatenate((ended, np.full(len(lost), np.inf)))
+    lag = np.concatenate((requests.lag, np.zeros(len(lost))))
+    order = np.argsort(intended, kind="stable")
+    return Answers(intended[order], response[order], lag[order])
+
+
+def metric(condition: Condition, response: Array) -> float:
+    """Returns the metric of a condition over some responses, inf where too many have no end; nan without any.
+
+    It says nothing of how much so few values tell: `value` does.
+    """
+    if not len(response):
         return math.nan
+    if condition.metric == "errors":
+        return float(np.isinf(response).mean())
     if condition.q is not None:
-        return quantile(responses, condition.q)
-    return float(responses.mean() if condition.metric == "mean" else responses.max())
+        finite, top = _finite(response)
+        return _unbounded(quantiles(finite, [condition.q]).tolist(), top)[0]
+    return float(response.mean() if condition.metric == "mean" else response.max())
 
 
-def interval(condition: Condition, requests: Columns, begin: float, end: float) -> Interval | None:
+def value(condition: Condition, response: Array) -> float:
+    """Returns the metric as a result may show it: nan where the values are too few for the quantile."""
+    few = condition.q is not None and len(response) < smallest_n(condition.q)
+    return math.nan if few else metric(condition, response)
+
+
+def interval(condition: Condition, response: Array) -> Interval | None:
     """Returns the 95 % interval of the metric, None where the test was too short for one; what is exact has no width.
 
-    begin, end: seconds between which the requests ended, for a rate.
+    Exact are a maximum, and a mean over requests of which one has no end.
     """
-    if condition.metric == "errors":
-        return series.proportion_interval(~requests.ok) if len(requests.ok) else None
-    if condition.metric == "rate":
-        return rate_interval(requests.end[requests.ok], begin, end)
-    responses = requests.response[requests.ok]
-    if not len(responses):
+    if not len(response):
         return None
+    if condition.metric == "errors":
+        return series.proportion_interval(np.isinf(response))
     if condition.q is not None:
-        return series.quantile_interval(responses, condition.q)
-    if condition.metric == "mean":
-        return series.mean_interval(responses)
-    most = float(responses.max())
+        finite, top = _finite(response)
+        found = series.quantile_interval(finite, condition.q)
+        if found is None:
+            return None
+        low, high = _unbounded([found.low, found.high], top)
+        return Interval(low, high, found.confidence)
+    most = metric(condition, response)
+    if condition.metric == "mean" and math.isfinite(most):
+        return series.mean_interval(response)
     return Interval(most, most, 1.0)
 
 
@@ -58,3 +91,15 @@ def rate_interval(ends: Array, begin: float, end: float) -> Interval | None:
         return None
     counts, _ = np.histogram(ends, _SLICES, (begin, end))
     return series.mean_interval(counts * (_SLICES / (end - begin)))
+
+
+def _finite(response: Array) -> tuple[Array, float]:
+    """Returns responses with a number in place of infinity that keeps their order, and the longest that has an end."""
+    ended = np.isfinite(response)
+    top = float(response[ended].max()) if ended.any() else 0.0
+    return np.where(ended, response, 2 * top or 1.0), top
+
+
+def _unbounded(ends: Sequence[float], top: float) -> list[float]:
+    """Returns quantiles with infinity for those beyond the longest response that has an end."""
+    return [math.inf if end > top else end for end in ends]

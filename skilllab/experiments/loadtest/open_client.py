@@ -34,10 +34,11 @@ class OpenClient(NamedTuple):
     p99: float
 
 
-def longest_gap(requests: Columns, until: float) -> tuple[float, float]:
-    """Returns the longest time in which no request ended, and when it began, in seconds, from 0 to `until`."""
-    ends = np.sort(requests.end[requests.end < until])
-    edges = np.concatenate(([0.0], ends, [until]))
+def longest_gap(requests: Columns, begin: float, until: float) -> tuple[float, float]:
+    """Returns the longest time between two moments (s) in which no request ended, and when it began, in seconds."""
+    until = max(begin, until)
+    ends = np.sort(requests.end[(requests.end > begin) & (requests.end < until)])
+    edges = np.concatenate(([begin], ends, [until]))
     place = int(np.argmax(np.diff(edges)))
     return float(edges[place + 1] - edges[place]), float(edges[place])
 

@@ -119,7 +119,7 @@ class _Program:
             gc.freeze()  # what is there now stays: no collection during the test has to look at it
             self._say("begin", None)
             batches = asyncio.create_task(self._report())
-            ending = await run(engine, scenario, self._requests, stop=self._stop)
+            ending = await run(engine, scenario, self._requests, stop=self._stop, home=os.getppid())
             self._batch()
             self._say("end", ending)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other side is told

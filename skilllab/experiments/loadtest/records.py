@@ -137,6 +137,12 @@ class Requests:
         place = rows[:, 2].astype(np.int64)
         return rows[:, 0], place // 2, place % 2 == 1
 
+    def waited(self) -> Array:
+        """Returns how long each unfinished request had taken when it was given up, in seconds."""
+        rows = np.array(self._unfinished, dtype=np.float64).reshape(-1, _LOST)
+        waited: Array = rows[:, 1] - rows[:, 0]
+        return waited
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for `from_json`: times to the nanosecond, a dozen bytes a request."""
         self._fold()

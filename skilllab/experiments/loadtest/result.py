@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skilllab import series
+from skilllab.conditions import Condition
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.loadtest import metrics, tables
 from skilllab.experiments.loadtest.advice import LoadWarning, warnings_of
@@ -36,7 +37,7 @@ class LoadTestResult:
     """A load test: its scenario, every request, and how it ended. started: seconds since the epoch.
 
     Figures are of the requests that were meant to begin after the warm-up; response times are those of successes, and
-    count from the intended start.
+    count from the intended start. The SLO alone is judged on failures as well: see `judgements`.
     """
 
     scenario: Scenario
@@ -74,8 +75,13 @@ class LoadTestResult:
 
     @property
     def requests_per_second(self) -> float:
-        """Requests that ended in the measured time, successes and failures, for each second of it."""
-        return len(self._ends) / self.seconds if self.seconds else math.nan
+        """Requests that finished in the measured time, successes and failures, for each second of it."""
+        return len(self._counted.end) / self.seconds if self.seconds else math.nan
+
+    @property
+    def rate(self) -> float:
+        """Successes in the measured time for each second of it; "rate" means this in an SLO, a stage and a history, too."""
+        return len(self._succeeded) / self.seconds if self.seconds else math.nan
 
     @property
     def success_rate(self) -> float:
@@ -139,20 +145,11 @@ class LoadTestResult:
     def judgements(self) -> tuple[Judgement, ...]:
         """What became of each condition of the SLO, none without one.
 
-        Where requests were dropped or have no end nothing passes: what they would have taken is not known.
+        A request that failed, was dropped or has no end counts as answered within no bound, as find_capacity has it. What was
+        cut off when a test was stopped or aborted may have been about to end, unless it was over the bound already: where that
+        makes a difference, the condition is inconclusive.
         """
-        if self.scenario.slo is None:
-            return ()
-        begin, end = self.scenario.warmup, self.ending.seconds
-        found = []
-        for condition in parse_slo(self.scenario.slo):
-            columns = self._counted if condition.metric == "rate" else self.measured
-            value = metrics.value(condition, columns, self.seconds)
-            spread = metrics.interval(condition, columns, begin, end)
-            if (self.dropped or self.unfinished) and judge(condition, value, spread).outcome == "pass":
-                spread = None
-            found.append(judge(condition, value, spread))
-        return tuple(found)
+        return () if self.scenario.slo is None else tuple(map(self._judged, parse_slo(self.scenario.slo)))
 
     @property
     def verdict(self) -> Outcome | None:
@@ -166,8 +163,8 @@ class LoadTestResult:
 
     @cached_property
     def longest_gap(self) -> tuple[float, float]:
-        """The longest time in which no request ended, and when it began, both in seconds."""
-        return longest_gap(self.finished, self.ending.seconds)
+        """The longest time after the warm-up in which no request ended, and when it began (after the begin), in seconds."""
+        return longest_gap(self.finished, self.scenario.warmup, self.ending.seconds)
 
     @cached_property
     def open_clients(self) -> tuple[OpenClient, ...]:
@@ -190,8 +187,7 @@ class LoadTestResult:
             value = self.percentile(100 * q)
             found[f"p{100 * q:g}"] = (math.nan if value is None else value, self.percentile_interval(100 * q))
         failed = series.proportion_interval(~self.measured.ok) if len(self.measured.ok) else None
-        rate = metrics.rate_interval(self._ends, self.scenario.warmup, self.ending.seconds)
-        return {**found, "errors": (1 - self.success_rate, failed), "rate": (self.requests_per_second, rate)}
+        return {**found, "errors": (1 - self.success_rate, failed), "rate": (self.rate, self._rate_interval)}
 
     def frame(self) -> pd.DataFrame:
         """Returns one row a finished request: see Requests."""
@@ -266,8 +262,36 @@ class LoadTestResult:
         return self.finished.where((ends > self.scenario.warmup) & (ends <= self.ending.seconds))
 
     @property
-    def _ends(self) -> Array:
-        return self._counted.end
+    def _succeeded(self) -> Array:
+        return self._counted.end[self._counted.ok]
+
+    @property
+    def _rate_interval(self) -> Interval | None:
+        return metrics.rate_interval(self._succeeded, self.scenario.warmup, self.ending.seconds)
+
+    def _judged(self, condition: Condition) -> Judgement:
+        if condition.metric == "rate":
+            return judge(condition, self.rate, self._rate_interval)
+        first, *others = (
+            judge(condition, metrics.value(condition, each), metrics.interval(condition, each))
+            for each in self._responses(condition)
+        )
+        same = all(other.outcome == first.outcome for other in others)
+        return first if same else judge(condition, first.value, None)
+
+    def _responses(self, condition: Condition) -> tuple[Array, ...]:
+        """Returns the responses that a condition is judged by; of a test that ended early, those of two tests.
+
+        The first is without what was cut off, but for what had been under way for longer than the bound; in the second none
+        of it would ever have had an end.
+        """
+        (dropped, _, early), (unfinished, _, warm) = map(self.requests.lost, ("dropped", "unfinished"))
+        dropped, unfinished, waited = dropped[~early], unfinished[~warm], self.requests.waited()[~warm]
+        lost = [np.concatenate((dropped, unfinished))]
+        if self.ending.reason in ("stopped", "aborted") and len(unfinished):
+            over = waited > (condition.bound if condition.q is not None or condition.metric == "max" else math.inf)
+            lost.insert(0, np.concatenate((dropped, unfinished[over])))
+        return tuple(metrics.answers(self.measured, each).response for each in lost)
 
     def _lost(self, which: str) -> int:
         _, _, warm = self.requests.lost(which)

@@ -79,8 +79,10 @@ class Stage:
 class Abort:
     """When a test ends early, to spare a server that is not ours; what was measured until then is kept.
 
-    errors: share of failed requests within the last `window` seconds (with at least `least` requests) that ends it.
-    broken: seconds for which the scenario's SLO must have been broken in every window. None: this ends no test.
+    errors: share of the requests within the last `window` seconds (with at least `least` of them) that ends it when they
+    failed, by a time-out for one, or were dropped. broken: seconds for which the scenario's SLO must have been broken in
+    every window; a request that has no end for longer than the bound of a latency breaks it too, so that this ends a test
+    whose target hangs. None: this ends no test.
     """
 
     errors: float | None = 0.5

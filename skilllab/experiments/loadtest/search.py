@@ -16,6 +16,7 @@ import numpy as np
 
 from skilllab.conditions import Condition
 from skilllab.experiments.loadtest.edge import Edge, edge, load, target
+from skilllab.experiments.loadtest.metrics import metric
 from skilllab.stats import Array, proportion_interval
 
 WARM = 0.25  # of a probe is left out: it begins without a queue
@@ -27,6 +28,7 @@ _BELOW = 0.5  # of the edge's rate is far below
 _REACH = 1.2  # by which the log odds change over one spread
 _SPREAD, _NARROWEST, _WIDEST = 0.12, 0.01, 0.12  # of log rate: at first, at least, at most
 _NEAR = 5.0  # spreads from the edge within which a probe counts: further away the line is none
+_ROOM = 1.5  # times what would just do: the next interval may be wider than this one
 _MOST_TIMES = 16.0  # the time so far: what a wider interval would take cannot be told from it
 _GROWTH = 1.5  # a round's probes : those of the round before
 _MOST_ROUNDS = 7
@@ -34,6 +36,10 @@ _COUNTED = 4.0  # the longest probe : the shortest that still counts
 _REST = 1.1  # seconds that a probe takes, its backlog's end included : its length
 _FEW, _ENOUGH = 100, 200  # requests of a probe: to find a bracket, at the edge
 _BOUNDS, _MORE_BOUNDS = 10, 30  # times the latency bound that a probe lasts at least
+_SHORTEST = 0.5  # s that a probe lasts at least, where no latency is bounded
+_LAG = 0.01  # s by which a request is late where no latency is bounded
+_OUTRUN = 0.5  # of a probe's requests late: the generator does not reach its rate, and no higher one
+_FASTEST = 1e5  # 1/s that no generator here reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,9 @@ class Probe:
     """One probe: requests at a constant rate (Poisson arrivals), from an empty target.
 
     rate: of arrivals, 1/s. seconds: in which they came. elapsed: until the last of them had its end. requests: that
-    count, after the first quarter. loads: of each condition, see `edge.load`. values: of each condition's metric.
-    phase: "bracket" or "edge". late: share of requests over their bound by the generator's lag alone.
+    count, after the first quarter. loads: of each condition, see `edge.load`. values: of each condition's metric, however
+    few the requests. phase: "bracket" or "edge". late: share of requests that the generator sent late, by half of the
+    latency bound, or by 10 ms where there is none.
     """
 
     rate: float
@@ -74,12 +81,17 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The interval of the capacity in requests a second: 0 and inf where nothing bounds it. needed: seconds, if too short."""
+    """The interval of the capacity in requests a second: 0 and inf where nothing bounds it.
+
+    needed: seconds that would do, if the time was too short; inf where none would. at_least: whether that is no estimate but
+    only a lower bound.
+    """
 
     at: float | None
     low: float
     high: float
     needed: float | None
+    at_least: bool = False
 
 
 class Search:
@@ -110,6 +122,8 @@ class Search:
     def next(self) -> tuple[float, float] | None:
         """Returns rate (1/s) and length (s) of the next probe, None when the time is used or the interval narrow enough."""
         if self._lengths is None:
+            if self._outrun():
+                return None
             rate = self._bracketing()
             if rate is not None:
                 length = self._coarse(rate) * (1 if self._one_sided() else 2)
@@ -135,15 +149,15 @@ class Search:
         response = seen.response[counts]
         loads = tuple(load(condition, response) for condition in self.conditions)
         late = 0.0
-        if seen.lag is not None and self._bound and len(response):
-            late = float((seen.lag[counts] >= self._bound / 2).mean())
+        if seen.lag is not None and len(response):
+            late = float((seen.lag[counts] >= (self._bound / 2 or _LAG)).mean())
         probe = Probe(
             rate,
             seconds,
             seen.elapsed,
             len(response),
             loads,
-            tuple(value(condition, response) for condition in self.conditions),
+            tuple(metric(condition, response) for condition in self.conditions),
             all(got <= target(condition) for got, condition in zip(loads, self.conditions, strict=True)),
             any(got > _CLEARLY * target(condition) for got, condition in zip(loads, self.conditions, strict=True)),
             "bracket" if self._lengths is None else "edge",
@@ -166,8 +180,11 @@ class Search:
             low = min(found.low if found.low >= min(rates) else low for found in fitted)
             low *= 1 - self._unseen()
             at = min(max(at, low), high)
-        narrow = low > 0 and high / low - 1 <= self._precision
-        return Finding(at, low, high, None if narrow else self._needed(low, high, at))
+        if low > 0 and high / low - 1 <= self._precision:
+            return Finding(at, low, high, None)
+        if self._lengths is None and self._outrun():
+            return Finding(at, low, high, math.inf)
+        return Finding(at, low, high, *self._needed(low, high, at))
 
     # where to look
 
@@ -185,14 +202,25 @@ class Search:
         self._centre = math.sqrt(low * high)
         return self._centre if low < high and high / low > _GAP else None
 
+    def _outrun(self) -> bool:
+        """Tells whether nothing broke up to the fastest that the generator can send: a higher rate would tell no more."""
+        if not self.probes or any(probe.clearly_broken for probe in self.probes):
+            return False
+        last = self.probes[-1]
+        return not self._reached(last) or 2 * last.rate > _FASTEST
+
+    def _reached(self, probe: Probe) -> bool:
+        """Tells whether a probe had the rate that it was to have; where a latency is bounded lag is part of it, and breaks it."""
+        return self._bound > 0 or probe.late <= _OUTRUN
+
     def _one_sided(self) -> bool:
         return len({probe.clearly_broken for probe in self.probes}) < 2
 
     def _coarse(self, rate: float) -> float:
-        return max(_FEW / rate, _BOUNDS * self._bound)
+        return max(_FEW / rate, _BOUNDS * self._bound or _SHORTEST)
 
     def _fine(self, rate: float) -> float:
-        return max(_ENOUGH / rate, _MORE_BOUNDS * self._bound)
+        return max(_ENOUGH / rate, _MORE_BOUNDS * self._bound or _SHORTEST)
 
     def _rounds(self) -> list[float]:
         """Returns the probe lengths of the rounds: as many rounds as the time that is left has room for."""
@@ -252,7 +280,7 @@ class Search:
 
     def _bracket(self) -> tuple[float, float]:
         """Returns the rates on both sides that are beyond doubt: held at half of all that broke, broken at twice."""
-        held = [probe.rate for probe in self.probes if probe.holds]
+        held = [probe.rate for probe in self.probes if probe.holds and self._reached(probe)]
         broken = [probe.rate for probe in self.probes if not probe.holds]
         low = max((rate for rate in held if 2 * rate <= min(broken, default=math.inf)), default=0.0)
         high = min((rate for rate in broken if rate >= 2 * max(held, default=0.0)), default=math.inf)
@@ -263,16 +291,20 @@ class Search:
         longest = max((probe.seconds for probe in self.probes), default=0.0) * (1 - WARM)
         return min(0.5, self._bound / longest) if longest else 0.0
 
-    def _needed(self, low: float, high: float, at: float | None) -> float:
-        """Returns the seconds that would do: an interval is as wide as one over the square root of the time."""
+    def _needed(self, low: float, high: float, at: float | None) -> tuple[float, bool]:
+        """Returns the seconds that would do, and whether they are only a lower bound.
+
+        An interval is as wide as one over the square root of the time; where there is none, or one that is too wide, nothing
+        can be told but that it takes many times as long.
+        """
         probes = [probe for probe in self.probes if probe.phase == "edge"]
         spent = sum(probe.elapsed for probe in probes)
         rate = at or high if math.isfinite(at or high) else max(low, self._start)
         least = self.used - spent + _REST * _PER_ROUND * self._fine(rate or self._start)
         if not spent or at is None or low == 0 or math.isinf(high):
-            return max(least, _MOST_TIMES / 4 * self._budget if spent else 0.0)
-        times = ((high / low - 1) / self._precision) ** 2
-        return max(least, self.used - spent + spent * min(times, _MOST_TIMES))
+            return max(least, _MOST_TIMES / 4 * self._budget if spent else 0.0), True
+        times = _ROOM * ((high / low - 1) / self._precision) ** 2
+        return max(least, self.used - spent + spent * min(times, _MOST_TIMES)), times > _MOST_TIMES
 
 
 def _most(condition: Condition, number: int, probes: Sequence[Probe]) -> float:
@@ -285,15 +317,3 @@ def _most(condition: Condition, number: int, probes: Sequence[Probe]) -> float:
     if condition.metric != "mean":
         load = proportion_interval(round(load * seen), seen).high
     return load / target(condition)
-
-
-def value(condition: Condition, response: Array) -> float:
-    """Returns the metric of a condition; nan without requests, inf where too many had no answer."""
-    if not len(response):
-        return math.nan
-    if condition.metric == "errors":
-        return float(np.isinf(response).mean())
-    if condition.metric == "mean":
-        return float(response.mean())
-    assert condition.q is not None
-    return float(np.quantile(response, condition.q, method="inverted_cdf"))

@@ -1,4 +1,8 @@
-"""Service level objectives: conditions on a load test, each with a verdict that may also be "inconclusive"."""
+"""Service level objectives: conditions on a load test, each with a verdict that may also be "inconclusive".
+
+An SLO is judged on every request that was due, as find_capacity does: one that failed, was dropped or has no end was
+answered within no bound. With 6 % of them "p95 < 50 ms" is broken, and with one a mean and a maximum have no end.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,20 @@ from typing import Any, Literal
 
 from skilllab import format as fmt
 from skilllab.conditions import METRICS, Condition, parse
+from skilllab.errors import InvalidValueError
 from skilllab.stats import Interval
 
 Outcome = Literal["pass", "fail", "inconclusive"]
+TOO_FEW = "n too small"
+WITHOUT_END = "without end"
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What became of one condition. value, interval: of its metric, None where it was not measured.
+    """What became of one condition. value, interval: of its metric, None where it was not measured or n is too small.
 
-    margin: how far the value is on the right side of the bound, as a share of the bound; below 0 it is on the wrong one.
+    Both are infinite where too many requests were answered within no bound. margin: how far the value is on the right side
+    of the bound, as a share of the bound; below 0 it is on the wrong one.
     """
 
     condition: Condition
@@ -28,37 +36,52 @@ class Judgement:
     margin: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values, of which `from_json` makes the judgement again."""
+        """Returns plain values, of which `from_json` makes the judgement again; an infinite number is the text "inf"."""
         interval = self.interval
-        return {
-            "condition": str(self.condition),
-            "value": self.value,
-            "interval": None if interval is None else [interval.low, interval.high, interval.confidence],
-        }
+        ends = None if interval is None else [_plain(interval.low), _plain(interval.high), interval.confidence]
+        return {"condition": str(self.condition), "value": _plain(self.value), "interval": ends}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Judgement:
         """Returns the judgement that `to_json` wrote, judged again."""
         (condition,) = parse_slo(saved["condition"])
-        interval = saved["interval"]
-        return judge(condition, saved["value"], None if interval is None else Interval(*interval))
+        value, interval = saved["value"], saved["interval"]
+        ends = None if interval is None else Interval(*map(float, interval))
+        return judge(condition, None if value is None else float(value), ends)
+
+    @property
+    def shown(self) -> str:
+        """The value as text: "n too small" for a quantile of too few requests, "without end" where it is infinite."""
+        if self.value is None:
+            return TOO_FEW if self.condition.q is not None else "nothing was measured"
+        return WITHOUT_END if math.isinf(self.value) else self.condition.show(self.value)
 
     def __str__(self) -> str:
-        show = self.condition.show
-        if self.value is None:
-            return f"{self.condition}: inconclusive, nothing was measured"
-        spread = "no interval" if self.interval is None else fmt.interval(self.interval.low, self.interval.high, show)
-        margin = "" if self.margin is None else f", margin {fmt.ratio(self.margin)}"
-        return f"{self.condition}: {self.outcome}, {show(self.value)} ({spread}){margin}"
+        interval, parts = self.interval, [f"{self.condition}: {self.outcome}, {self.shown}"]
+        if self.value is not None and interval is None:
+            parts.append(" (no interval)")
+        elif interval is not None and math.isfinite(interval.low):
+            parts.append(f" ({fmt.interval(interval.low, interval.high, self.condition.show)})")
+        if self.margin is not None and math.isfinite(self.margin):
+            parts.append(f", margin {fmt.ratio(self.margin)}")
+        return "".join(parts)
 
 
 def parse_slo(text: str, name: str = "slo") -> tuple[Condition, ...]:
     """Returns the conditions of an SLO such as "p95 < 50 ms and errors < 0.1 %".
 
-    Metrics are any quantile, mean and max of the response time, errors (a share of all requests) and rate (answered
-    requests a second). Raises InvalidValueError whose message points at the character that does not fit.
+    Metrics are any quantile, mean and max of the response time of all requests that were due; errors, the share of them
+    that failed, were dropped or have no end; and rate, successes a second. Raises InvalidValueError whose message points at
+    the character that does not fit, or names a condition that no test of any length could show to hold.
     """
-    return parse(text, name=name, metrics=METRICS, skills=False, lasting=False)
+    conditions = parse(text, name=name, metrics=METRICS, skills=False, lasting=False)
+    for condition in conditions:
+        if condition.metric == "errors" and condition.upper and condition.bound == 0:
+            raise InvalidValueError(
+                f"{name}: {condition} can never be shown to hold, since a test without failures bounds their share and no "
+                'more: allow a small share, such as "errors < 0.1 %"'
+            )
+    return conditions
 
 
 def judge(condition: Condition, value: float | None, interval: Interval | None) -> Judgement:
@@ -83,3 +106,7 @@ def overall(judgements: Iterable[Judgement]) -> Outcome:
     if "fail" in outcomes:
         return "fail"
     return "pass" if outcomes == {"pass"} else "inconclusive"
+
+
+def _plain(value: float | None) -> float | str | None:
+    return "inf" if value == math.inf else value

@@ -11,8 +11,10 @@ import numpy as np
 from skilllab import format as fmt
 from skilllab import series
 from skilllab.experiments.loadtest.arrivals import cumulative
+from skilllab.experiments.loadtest.open_client import OpenClient
 from skilllab.experiments.loadtest.records import Columns, Requests
 from skilllab.experiments.loadtest.scenario import Scenario, Stage
+from skilllab.experiments.loadtest.slo import TOO_FEW
 from skilllab.stats import Array, Interval, quantile, smallest_n
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
     from skilllab.experiments.loadtest.result import LoadTestResult
 
-_SMALL = "n too small"
 _SHORT = "run too short"
+_BEYOND = "more than was answered"
 
 
 def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFrame:
@@ -38,7 +40,6 @@ def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFra
     begins = edges[:-1]
     due = _counts(edges, columns.intended, dropped, unfinished)
     gone = _counts(edges, columns.end, dropped)
-    early = sum(int((column < 0).sum()) for column in (columns.intended,))
     order = np.argsort(columns.intended, kind="stable")
     cuts = np.searchsorted(columns.intended[order], edges)
     seconds = [columns.where(order[begin:end]) for begin, end in pairwise(cuts.tolist())]
@@ -53,7 +54,7 @@ def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFra
             "finished": _counts(edges, columns.end),
             "failed": _counts(edges, columns.end[~columns.ok]),
             "dropped": _counts(edges, dropped),
-            "in_flight": early + np.cumsum(due - gone),
+            "in_flight": np.cumsum(due - gone),
             **{f"p{100 * q:g}": [_quantile(column, q) for column in answered] for q in (0.5, 0.95)},
             "max": [float(column.max()) if len(column) else math.nan for column in answered],
         }
@@ -110,7 +111,7 @@ def figures(result: LoadTestResult) -> pd.DataFrame:
         if name in ("errors", "rate"):
             continue
         small = math.isnan(value) and len(result.responses) > 0
-        rows[f"response {name}"] = (_SMALL if small else fmt.duration(value), _spread(spread, fmt.duration, value))
+        rows[f"response {name}"] = (TOO_FEW if small else fmt.duration(value), _spread(spread, fmt.duration, value))
     for part in ("lag", "waiting", "service"):
         column = getattr(ok, part)
         column = column[~np.isnan(column)]
@@ -121,13 +122,18 @@ def figures(result: LoadTestResult) -> pd.DataFrame:
     kinds = ", ".join(f"{kind} {fmt.count(count)}" for kind, count in list(result.errors.items())[:3])
     rows["requests"] = (fmt.count(len(measured.ok)), kinds)
     rows["errors"] = (fmt.ratio(errors[0], 2), _spread(errors[1], lambda share: fmt.ratio(share, 2), errors[0]))
-    rows["rate"] = (fmt.rate(rate[0]), _spread(rate[1], fmt.rate, rate[0]))
+    rows["rate of successes"] = (fmt.rate(rate[0]), _spread(rate[1], fmt.rate, rate[0]))
+    if errors[0] > 0:
+        rows["rate with failures"] = (fmt.rate(result.requests_per_second), "")
     rows["from kept results"] = (fmt.ratio(result.cached_share), "")
     if result.scenario.open:
         rows["dropped, unfinished"] = (f"{fmt.count(result.dropped)}, {fmt.count(result.unfinished)}", "")
     else:
         gap, at = result.longest_gap
         rows["longest gap without an answer"] = (fmt.duration(gap), f"{fmt.duration(at)} after the begin")
+        for client in result.open_clients:
+            name = f"an open client's mean at {fmt.rate(client.rate)} (assumed)"
+            rows[name] = (_seen(client), "" if math.isnan(client.p95) else f"p95 {fmt.duration(client.p95)}")
     for judgement in result.judgements:
         rows[str(judgement.condition)] = (judgement.outcome, str(judgement).partition(", ")[2])
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "95 % interval"])
@@ -141,23 +147,20 @@ def open_clients(result: LoadTestResult) -> pd.DataFrame:
     rows = []
     for client in result.open_clients:
         beyond = math.isnan(client.mean)
-        texts = [
-            "more than was answered" if beyond else _SMALL if math.isnan(each) else fmt.duration(each)
-            for each in client[1:]
-        ]
+        texts = [_BEYOND if beyond else TOO_FEW if math.isnan(each) else fmt.duration(each) for each in client[1:]]
         rows.append((fmt.rate(client.rate), *texts))
     names = ["an open client at", "mean (assumed)", "p50 (assumed)", "p95 (assumed)", "p99 (assumed)"]
     return pd.DataFrame(rows, columns=names).set_index(names[0])
 
 
 def finding(result: LoadTestResult) -> str:
-    """Returns in a sentence what the test found."""
+    """Returns in a sentence what the test found; its rate is that of all that finished, failures among them."""
     p95, share = result.percentile(95), result.success_rate
     verdict = "" if result.verdict is None else f", SLO: {result.verdict}"
     rate = fmt.rate(result.requests_per_second)
     if not len(result.responses):
         return f"No request succeeded: {fmt.count(len(result.measured.ok))} failed{verdict}"
-    tail = f"p95 of the response is {fmt.duration(p95)}" if p95 is not None else f"p95: {_SMALL}"
+    tail = f"p95 of the response is {fmt.duration(p95)}" if p95 is not None else f"p95: {TOO_FEW}"
     failed = f", {fmt.ratio(1 - share)} failed" if share < 1 else ""
     return f"{tail} at {rate}{failed}{verdict}"
 
@@ -168,7 +171,7 @@ def paragraph(result: LoadTestResult, *, warnings: bool = True) -> str:
     parts = [f"{result.scenario.skill_id}, {model}. {finding(result)}."]
     if len(result.responses):
         values = [
-            f"p{100 * q:g} {_SMALL if value is None else fmt.duration(value)}"
+            f"p{100 * q:g} {TOO_FEW if value is None else fmt.duration(value)}"
             for q in (0.5, 0.95, 0.99)
             for value in [result.percentile(100 * q)]
         ]
@@ -182,13 +185,17 @@ def paragraph(result: LoadTestResult, *, warnings: bool = True) -> str:
     parts.append(f"{counts}.")
     if result.errors:
         parts.append(f"Errors: {', '.join(f'{kind} {fmt.count(count)}' for kind, count in result.errors.items())}.")
-    for client in result.open_clients[1:2]:
+    if result.open_clients:
         gap = fmt.duration(result.longest_gap[0])
-        seen = "more than was answered" if math.isnan(client.mean) else f"a mean of {fmt.duration(client.mean)}"
-        parts.append(f"Longest gap {gap}: an open client at {fmt.rate(client.rate)} would have seen {seen} (assumed).")
+        seen = ", ".join(f"{_seen(client)} at {fmt.rate(client.rate)}" for client in result.open_clients)
+        parts.append(f"Longest gap {gap}: an open client would have seen a mean of {seen} (assumed).")
     if warnings:
         parts += [f"Warning: {warning}" for warning in result.warnings]
     return " ".join(parts)
+
+
+def _seen(client: OpenClient) -> str:
+    return _BEYOND if math.isnan(client.mean) else fmt.duration(client.mean)
 
 
 def _model(stage: Stage) -> str:

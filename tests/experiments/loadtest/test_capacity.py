@@ -148,13 +148,79 @@ def test_an_empty_probe_is_broken() -> None:
 
 
 def test_too_short_says_which_time_would_do() -> None:
-    """With time for a few requests the interval is open, and says so; the time that it names is enough."""
-    short, truth = queues.found(1, 0.8, 3_000, 1)
+    """With time for a few requests the interval is too wide, and says so; the time that it names is enough."""
+    short, truth = queues.found(1, 0.8, 20_000, 1)
     assert short.needed is not None
-    assert short.needed * truth > 3_000
-    narrow, _ = queues.found(1, 0.8, 400_000, 1)
+    assert short.needed * truth > 20_000
+    assert not short.at_least
+    narrow, _ = queues.found(1, 0.8, short.needed * truth, 1)
     assert narrow.needed is None
     assert narrow.high / narrow.low <= 1.1
+
+
+def test_what_cannot_be_told_is_a_lower_bound() -> None:
+    """Where there is no interval yet, or one sixteen times too wide, the time is said to be the least that it takes."""
+    wide, _ = queues.found(1, 0.8, 300, 1)
+    assert wide.at_least
+    assert "at least duration=62, and maybe much more" in str(result_of(low=0.0, needed=61.5, at_least=True))
+    assert "with duration=62 or more" in str(result_of(low=50.0, needed=61.5))
+
+
+def result_of(**changes: Any) -> CapacityResult:
+    """Returns a result of two probes that did not suffice."""
+    probes = tuple(
+        Probe(rate, 5.0, 5.0, 300, (late,), (late,), True, False, "edge", late)
+        for rate, late in ((80.0, 0.0), (90.0, 0.2))
+    )
+    first = {"slo": "p95 < 50 ms", "low": 50.0, "high": 100.0, "at": 80.0, "needed": None, "precision": 0.1}
+    return CapacityResult(**{**first, "seconds": 10.0, "probes": probes, "scenario": {"where": "here"}, **changes})
+
+
+def test_a_late_generator_is_advised_by_where_it_runs() -> None:
+    """A process of its own is advised to whoever has none yet; without a latency bound, late is 10 ms."""
+    here, apart = result_of(), result_of(scenario={"where": "process"})
+    assert "by half the bound in up to 20.0 % of a probe's requests" in str(here)
+    assert 'use where="process"' in str(here)
+    assert "where=" not in str(apart)
+    assert "end what else runs here" in str(apart)
+    assert "late by 10 ms in up to" in str(result_of(slo="errors < 1 %"))
+
+
+def good(rate: float, seconds: float, lag: float = 0.0) -> Observation:
+    """Answers everything in 20 ms; the generator is late."""
+    intended = np.arange(max(1, int(rate * seconds))) / rate
+    return Observation(intended, np.full(len(intended), 0.02 + lag), seconds, np.full(len(intended), lag))
+
+
+def test_a_target_that_never_fails_has_no_edge_of_errors() -> None:
+    """The search ends at a rate that no generator reaches, after probes of half a second, and says so."""
+    search = explored(good, "errors < 1 %", 60.0, start=2500.0)
+    found = search.finding()
+    assert [probe.rate for probe in search.probes] == [2500.0 * 2**number for number in range(6)]
+    assert min(probe.seconds for probe in search.probes) == 0.5
+    assert (found.low, found.high, found.needed) == (80_000.0, math.inf, math.inf)
+    result = result_of(
+        slo="errors < 1 %", high=found.high, low=found.low, needed=found.needed, probes=tuple(search.probes)
+    )
+    assert "holds up to at least 80,000 /s; where it breaks is not known" in str(result)
+    assert "no generator here sends twice that" in str(result)
+    assert "duration=" not in str(result)
+    assert CapacityResult.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False))) == result
+
+
+def test_a_generator_that_cannot_keep_up_ends_the_search() -> None:
+    """From 10,000 a second on everything is 20 ms late: what holds is the rate below, and why is said."""
+
+    def target(rate: float, seconds: float) -> Observation:
+        return good(rate, seconds, 0.02 if rate > 9000 else 0.0)
+
+    search = explored(target, "errors < 1 %", 60.0, start=2500.0)
+    found = search.finding()
+    assert (found.low, found.high, found.needed, len(search.probes)) == (5000.0, math.inf, math.inf, 3)
+    result = result_of(
+        slo="errors < 1 %", high=found.high, low=found.low, needed=found.needed, probes=tuple(search.probes)
+    )
+    assert "could not keep up with 10,000 /s, where 100.0 % of its requests were late by 10 ms" in str(result)
 
 
 def test_an_edge_out_of_reach_is_open() -> None:
@@ -224,6 +290,9 @@ def test_a_skill_that_always_fails_has_no_capacity() -> None:
     assert "holds at no rate" in str(result)
     assert "errors is 100 %" in str(result)
     assert "p95 is without end" in str(result)
+    assert math.isnan(result.frame()["p95 < 50 ms"].iloc[0])  # 20 requests are too few for a p95
+    slow = capacity_of(serving, slo="p95 < 10 ms", duration=30.0)
+    assert "with one request at a time 100 % of the responses miss < 10 ms" in str(slow)
     values = json.loads(json.dumps(result.to_json()))
     assert CapacityResult.from_json(values).probes[0].values == (math.inf, 1.0)
 

@@ -51,6 +51,7 @@ def test_a_test_of_a_skill_that_never_yields_can_be_stopped() -> None:
     result = played(blocking, concurrency=1, duration=1000.0, stop_at=2.0)
     assert result.ending.reason == "stopped"
     assert result.ending.seconds == pytest.approx(2, abs=0.06)  # four turns of the loop
+    assert result.unfinished == 0  # it waited for its turn, and had sent nothing
 
 
 def test_a_count_ends_a_closed_test() -> None:
@@ -216,6 +217,38 @@ def test_an_slo_that_stays_broken_aborts_a_test() -> None:
     assert played(slow_from(4, 5), **test).ending.reason == "duration"
 
 
+@pytest.mark.parametrize("model", [{"rate": 50.0}, {"concurrency": 20}])
+@pytest.mark.parametrize("slo", ["p95 < 50 ms", "mean < 50 ms", "rate > 1 /s"])
+def test_a_target_that_hangs_breaks_its_slo(model: dict[str, Any], slo: str) -> None:
+    """No request ever ends, and yet the guard sees those that are under way for longer than the bound."""
+    guard = Abort(None, broken=3.0, window=1.0)
+    result = played(hanging, duration=60.0, timeout=None, slo=slo, abort_on=guard, **model)
+    assert result.ending.reason == "aborted"
+    assert result.ending.seconds == pytest.approx(4.25, abs=0.5)
+    assert f"{slo} has been broken for 3" in result.ending.why
+    assert result.verdict == ("fail" if "p95" in slo and "rate" in model else "inconclusive")  # of 20 p95 is not known
+
+
+def test_requests_that_are_within_their_bound_break_nothing() -> None:
+    """Ten seconds of service with a bound of 20 s: that nothing ends at first is no reason to end the test."""
+
+    async def slow(number: int) -> int:
+        await asyncio.sleep(10)
+        return number
+
+    guard = Abort(0.5, broken=3.0, window=1.0)
+    result = played(slow, rate=50.0, duration=30.0, slo="p95 < 20 s", abort_on=guard)
+    assert (result.ending.reason, result.unfinished) == ("duration", 0)
+
+
+def test_drops_abort_a_test() -> None:
+    """A target that hangs fills the places; what finds none is dropped, and counts for the guard as not answered."""
+    result = played(hanging, rate=50.0, duration=60.0, timeout=None, max_in_flight=50, abort_on=Abort(0.5, window=2.0))
+    assert result.ending.reason == "aborted"
+    assert "dropped: " in result.ending.why
+    assert result.ending.seconds < 3
+
+
 # requests
 
 
@@ -271,7 +304,8 @@ def test_a_skill_that_always_fails_has_no_latency() -> None:
     assert np.isnan(result.average_response_time)
     assert [result.percentile(percent) for percent in (50, 95, 99)] == [None] * 3
     assert result.percentile_interval(50) is None
-    assert [each.outcome for each in result.judgements] == ["inconclusive", "fail"]
+    assert [each.outcome for each in result.judgements] == ["fail", "fail"]
+    assert str(result.judgements[0]) == "p95 < 50 ms: fail, without end"
     assert result.verdict == "fail"
     assert "No request succeeded" in str(result)
     assert result.timeline["p50"].isna().all()

@@ -52,6 +52,7 @@ OPEN = (Stage(10.0, rate=5.0),)
         ({"stages": (*OPEN, Stage(None, rate=2.0)), "count": 5}, "one stage only"),
         ({"stages": (Stage(None, rate=2.0),)}, "needs a count"),
         ({"slo": "p95 < fast"}, r"slo does not parse at character 7"),
+        ({"slo": "p95 < 1 s and errors <= 0 %"}, "errors <= 0 % can never be shown to hold"),
         ({"abort_on": Abort(broken=5.0)}, "needs an slo that can be broken"),
         ({"where": "there"}, "where='there'"),
     ],

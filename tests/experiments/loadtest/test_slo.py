@@ -33,7 +33,7 @@ def test_the_issues_example() -> None:
         ("max ≤ 2 min", "max", "<=", 120.0),
         ("rate >= 90 /s", "rate", ">=", 90.0),
         ("rate > 60 /min", "rate", ">", 1.0),
-        ("errors <= 0 %", "errors", "<=", 0.0),
+        ("errors <= 100 %", "errors", "<=", 1.0),
         ("  p5   >   1e3 ns ", "p5", ">", 1e-6),
     ],
 )
@@ -75,6 +75,13 @@ def test_a_message_points_at_the_character(text: str, at: int, expected: str) ->
     begin = len("slo='")
     assert shown == f"slo='{text}'"
     assert pointer.index("^") == begin + at
+
+
+@pytest.mark.parametrize("text", ["errors <= 0 %", "p95 < 50 ms and errors < 0 %"])
+def test_what_no_test_could_show_is_refused(text: str) -> None:
+    """No failure in any number of requests bounds their share only: the message names the condition and what to write."""
+    with pytest.raises(InvalidValueError, match=r"slo: errors <=? 0 % can never be shown .* \"errors < 0.1 %\""):
+        parse_slo(text)
 
 
 def test_what_is_no_text_is_refused() -> None:
@@ -124,7 +131,8 @@ def test_a_condition_reads_as_it_was_written(metric: str, sense: str, digits: in
         ("p95 <= 50 ms", 0.040, 0.030, 0.050, "pass", 0.2),
         ("rate > 90 /s", 99.0, 95.0, 103.0, "pass", 0.1),
         ("rate > 90 /s", 81.0, 80.0, 90.0, "fail", -0.1),
-        ("errors <= 0 %", 0.0, 0.0, 0.004, "inconclusive", 0.0),
+        ("p95 < 50 ms", math.inf, 0.060, math.inf, "fail", -math.inf),
+        ("p95 < 50 ms", math.inf, 0.040, math.inf, "inconclusive", -math.inf),
         ("max < 1 s", 0.5, 0.5, 0.5, "pass", 0.5),
     ],
 )
@@ -163,6 +171,13 @@ def test_a_judgement_reads_and_is_kept() -> None:
     found = judge(condition, 0.04, Interval(0.038, 0.042, 0.95))
     assert str(found) == "p95 < 50 ms: pass, 40.0 ms (38.0 to 42.0 ms), margin 20.0 %"
     assert Judgement.from_json(json.loads(json.dumps(found.to_json()))) == found
-    empty = judge(condition, None, None)
-    assert str(empty) == "p95 < 50 ms: inconclusive, nothing was measured"
-    assert Judgement.from_json(json.loads(json.dumps(empty.to_json()))) == empty
+    endless = judge(condition, math.inf, Interval(0.08, math.inf, 0.95))
+    assert str(endless) == "p95 < 50 ms: fail, without end (80.0 ms to ∞)"
+    assert str(judge(condition, math.inf, Interval(math.inf, math.inf, 0.95))) == "p95 < 50 ms: fail, without end"
+    few = judge(condition, None, None)
+    assert str(few) == "p95 < 50 ms: inconclusive, n too small"
+    nothing = judge(*parse_slo("mean < 50 ms"), None, None)
+    assert str(nothing) == "mean < 50 ms: inconclusive, nothing was measured"
+    for each in (endless, few, nothing):
+        text = json.dumps(each.to_json(), allow_nan=False)
+        assert Judgement.from_json(json.loads(text)) == each
