@@ -9,6 +9,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from skilllab.experiments.trial.plan import planned
 from skilllab.experiments.trial.result import TrialResult
 from skilllab.experiments.trial.run import checked, trial
 from skilllab.experiments.trial.target import Target, kind_of, opened
+from skilllab.settings import MCP_CONNECT_TIMEOUT
 
 SUCCESS, FAILURE = 0, 1
 
@@ -46,7 +48,8 @@ def run(options: Namespace) -> int:
 async def _tried(
     options: Namespace, params: Mapping[str, Any] | None, env: Mapping[str, str], headers: Mapping[str, str]
 ) -> TrialResult:
-    async with opened(options.target, options.kind, env=env, headers=headers) as target:
+    timeout = MCP_CONNECT_TIMEOUT
+    async with opened(options.target, options.kind, env=env, headers=headers, timeout=timeout) as target:
         ask = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
         _list(target)
         plan = planned(target, params=params, allow=options.allow, tools=options.tool, ask=ask)
@@ -54,7 +57,7 @@ async def _tried(
         loop.add_signal_handler(signal.SIGINT, stop.set)
         try:
             return await trial(
-                target,
+                replace(target, options=_again(options)),
                 plan,
                 rate=options.rate,
                 duration=options.duration,
@@ -67,6 +70,14 @@ async def _tried(
             loop.remove_signal_handler(signal.SIGINT)
             if sys.stderr.isatty():
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _again(options: Namespace) -> tuple[str, ...]:
+    """Returns what the next command has to repeat of this one, beside what a result knows itself."""
+    again = [part for name in options.env for part in ("--env", name)]
+    again += [part for pair in options.header for part in ("--header", pair)]
+    again += ["--history", str(options.history)] if options.history is not None else []
+    return (*again, *(["--no-store"] if options.no_store else []))
 
 
 def _list(target: Target) -> None:
@@ -92,7 +103,7 @@ def _progress(gone: float, calls: int, errors: int) -> None:
 
 
 def _kept(result: TrialResult, options: Namespace) -> str:
-    history = History(options.history)
+    history = History(options.history and options.history.expanduser())
     try:
         number = history.save(
             result,

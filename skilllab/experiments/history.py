@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import operator
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from skilllab import format as fmt
 from skilllab.errors import HistoryError, InvalidValueError
-from skilllab.experiments.history_file import HistoryFile
+from skilllab.experiments.history_file import HistoryFile, plain_text
 from skilllab.experiments.surroundings import commit, machine, versions
 from skilllab.settings import HISTORY_WAIT
 from skilllab.stats import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_TRIAL = ("target", "kind", "rate", "duration", "timeout", "allow", "seed")
 
 
 class Kind(NamedTuple):
@@ -37,7 +40,8 @@ KINDS = {
     "BenchmarkResult": Kind("skilllab.experiments.benchmark.result", ("design",)),
     "CapacityResult": Kind("skilllab.experiments.loadtest.capacity", ("scenario", "slo")),
     "LoadTestResult": Kind("skilllab.experiments.loadtest.result", ("scenario",)),
-    "TrialResult": Kind("skilllab.experiments.trial.result", ("target", "kind", "rate", "duration", "allow", "seed")),
+    "PerformanceReport": Kind("skilllab.monitor.report", ("window",)),
+    "TrialResult": Kind("skilllab.experiments.trial.result", _TRIAL),
 }
 """The kinds of results; none is imported before one is saved or loaded."""
 
@@ -90,6 +94,7 @@ class Run:
 
 
 _COLUMNS = ", ".join(f'"{field.name}"' for field in fields(Run))
+_SUCH = "WHERE kind = coalesce(?, kind) AND label = coalesce(?, label)"
 _TEXTS = ("parameters", "machine", "versions")
 _MOST = 8  # differences in one paragraph
 
@@ -122,8 +127,9 @@ class ComparedRuns:
             if verdict in _APART
         ]
         unsure = [f"{name} ({verdict})" for name, _, _, _, verdict, *_ in self.rows if verdict not in _APART]
+        found = ", ".join(apart) or ("no metric is known to differ" if self.rows else "neither has a metric")
         parts = [
-            f"Run {self.b} against run {self.a} ({self.kind}): {', '.join(apart) or 'no metric is known to differ'}.",
+            f"Run {self.b} against run {self.a} ({self.kind}): {found}.",
             f"Not known to differ: {', '.join(unsure)}." if unsure else "",
             f"Warning, these were not the same: {_first(self.differences)}." if self.differences else "",
             "Runs of different hours differ by what else the machine did, too: benchmark() compares side by side.",
@@ -176,10 +182,10 @@ class History:
             kind,
             label,
             parameters.get("seed"),
-            *(_text(each, name) for each, name in ((parameters, "parameters"), (versions(), ""), (machine(), ""))),
+            *(plain_text(each, name) for each, name in ((parameters, "parameters"), (versions(), ""), (machine(), ""))),
             here and here.id,
             here and here.dirty,
-            _text(values, f"{kind}.to_json()"),
+            plain_text(values, f"{kind}.to_json()"),
         )
         metrics = [(name, value, *_parts(interval)) for name, (value, interval) in _metrics_of(result).items()]
         with self._file.writing() as db:
@@ -192,10 +198,11 @@ class History:
         """Returns the latest runs, one row each, the newest first.
 
         Columns: run, at (UTC), kind, label, seed, parameters, versions and machine (as dict), commit, dirty.
+        Raises InvalidValueError for a kind that is none.
         """
         import pandas as pd
 
-        if limit is not None and limit < 1:
+        if limit is not None and _whole(limit, "limit") < 1:
             raise InvalidValueError(f"limit(={limit}) must be at least 1: None lists all")
         runs = [asdict(run) for run in self._runs(kind, label, limit)]
         frame = pd.DataFrame(runs, columns=[field.name for field in fields(Run)])
@@ -204,7 +211,7 @@ class History:
 
     def load(self, run: int) -> Any:
         """Returns the result of a run as it was saved; raises InvalidValueError when there is no such run."""
-        found = self._file.rows("SELECT kind, versions, result FROM runs WHERE run = ?", (run,))
+        found = self._file.rows("SELECT kind, versions, result FROM runs WHERE run = ?", (_whole(run, "run"),))
         if not found:
             raise self._no_run(run)
         ((kind, kept_by, text),) = found
@@ -234,20 +241,17 @@ class History:
         """Returns a metric over time, one row a run, the oldest first.
 
         Columns: run, at (UTC), label, value, low, high, commit, changed. changed: how parameters, machine, versions and
-        commit differ from the row before, "" where they do not. Raises InvalidValueError for a metric that no such run has,
-        and for one that several kinds have unless `kind` is given.
+        commit differ from the row before, "" where they do not. Raises InvalidValueError for a kind that is none, for a
+        metric that no such run has, and for one that several kinds have unless `kind` is given.
         """
         import pandas as pd
 
-        found = self._file.rows("SELECT run, value, low, high FROM metrics WHERE metric = ?", (metric,))
+        found = self._file.rows("SELECT run, value, low, high FROM metrics WHERE metric = ?", (str(metric),))
         values = {run: rest for run, *rest in found}
         runs = [run for run in reversed(self._runs(kind, label, None)) if run.run in values]
         kinds = sorted({run.kind for run in runs})
         if not runs:
-            known = [name for (name,) in self._file.rows("SELECT DISTINCT metric FROM metrics ORDER BY metric")]
-            raise InvalidValueError(
-                f"metric(={metric!r}) is in no such run: the file has {', '.join(known) or 'none yet'}"
-            )
+            raise self._no_metric(metric, kind, label)
         if len(kinds) > 1:
             raise InvalidValueError(f"metric(={metric!r}) is measured by {' and '.join(kinds)}: choose one with kind=")
         changes = ["", *(_first(before.differences(run)) for before, run in pairwise(runs))]
@@ -262,21 +266,39 @@ class History:
         return f"History({str(self.path)!r})"
 
     def _runs(self, kind: str | None, label: str | None, limit: int | None) -> tuple[Run, ...]:
-        query = f"SELECT {_COLUMNS} FROM runs WHERE kind = coalesce(?, kind) AND label = coalesce(?, label)"
-        rows = self._file.rows(f"{query} ORDER BY run DESC LIMIT ?", (kind, label, -1 if limit is None else limit))
+        self._require_kind(kind)
+        most = -1 if limit is None else _whole(limit, "limit")
+        rows = self._file.rows(f"SELECT {_COLUMNS} FROM runs {_SUCH} ORDER BY run DESC LIMIT ?", (kind, label, most))
         return tuple(_run(row) for row in rows)
 
     def _measured(self, run: int) -> tuple[Run, dict[str, tuple[float, float | None, float | None]]]:
-        found = self._file.rows(f"SELECT {_COLUMNS} FROM runs WHERE run = ?", (run,))
+        number = (_whole(run, "run"),)
+        found = self._file.rows(f"SELECT {_COLUMNS} FROM runs WHERE run = ?", number)
         if not found:
             raise self._no_run(run)
-        metrics = self._file.rows("SELECT metric, value, low, high FROM metrics WHERE run = ? ORDER BY rowid", (run,))
+        metrics = self._file.rows("SELECT metric, value, low, high FROM metrics WHERE run = ? ORDER BY rowid", number)
         return _run(found[0]), {
             name: (math.nan if value is None else value, low, high) for name, value, low, high in metrics
         }
 
     def _no_run(self, run: int) -> InvalidValueError:
-        return InvalidValueError(f"run(={run}) is not in {str(self.path)!r}: list() shows those that are")
+        held = self._file.rows("SELECT min(run), max(run) FROM runs HAVING count(*)")
+        told = "it holds runs from {} to {}, list() shows them".format(*held[0]) if held else "it holds none yet"
+        return InvalidValueError(f"run(={run}) is not in {str(self.path)!r}: {told}")
+
+    def _no_metric(self, metric: str, kind: str | None, label: str | None) -> InvalidValueError:
+        query = f"SELECT DISTINCT metric FROM runs JOIN metrics USING (run) {_SUCH} ORDER BY metric"
+        known = ", ".join(name for (name,) in self._file.rows(query, (kind, label)))
+        which = f" of kind {kind}" * bool(kind) + f" with label {label!r}" * (label is not None)
+        told = f"there are {known}" if known else "such a run has no metric, or there is none: list() shows all runs"
+        return InvalidValueError(f"metric(={metric!r}) is in no run{which}: {told}")
+
+    def _require_kind(self, kind: str | None) -> None:
+        if kind is None:
+            return
+        known = {*KINDS, *(name for (name,) in self._file.rows("SELECT DISTINCT kind FROM runs"))}
+        if kind not in known:
+            raise InvalidValueError(f"kind(={kind!r}) is none: there are {', '.join(sorted(known))}")
 
 
 def _default_path(environ: Mapping[str, str]) -> Path:
@@ -284,6 +306,14 @@ def _default_path(environ: Mapping[str, str]) -> Path:
     named = environ.get("XDG_STATE_HOME", "")
     folder = Path(named) if os.path.isabs(named) else Path.home() / ".local" / "state"
     return folder / "skilllab" / "history.sqlite"
+
+
+def _whole(value: int, name: str) -> int:
+    """Returns a whole number that SQLite knows, of whatever library's type it is."""
+    try:
+        return max(-1, min(operator.index(value), 2**63 - 1))
+    except TypeError:
+        raise InvalidValueError(f"{name}(={value!r}) must be a whole number") from None
 
 
 def _class_of(kind: str) -> Any:
@@ -351,31 +381,3 @@ def _first(sentences: Sequence[str]) -> str:
 
 def _shown(value: object) -> str:
     return "none" if value is None else fmt.number(value) if isinstance(value, float) else str(value)
-
-
-def _text(values: Mapping[str, Any], name: str) -> str:
-    """Returns JSON in which the home folder reads ~."""
-    try:
-        text = json.dumps(values, separators=(",", ":"), default=_by_name)
-    except (TypeError, ValueError) as error:
-        raise InvalidValueError(f"{name}(={values!r:.80}) must be plain JSON values: {error}") from error
-    home = json.dumps(os.path.expanduser("~"))[1:-1]
-    if not home.strip("/~"):
-        return text
-    return re.sub(
-        rf"{re.escape(home)}(?![\w-]|\.\w)", lambda found: "~" if _begins(text, found.start()) else found[0], text
-    )
-
-
-def _begins(text: str, place: int) -> bool:
-    """Returns whether a path in JSON can begin there: not within another, but after an escape, whose letter is no word."""
-    return not re.match(r"[\w.~-]", text[place - 1 : place]) or text[place - 2 : place] in (r"\n", r"\r", r"\t")
-
-
-def _by_name(value: object) -> str:
-    """Returns what stands for a value that JSON does not know but that has a name of its own."""
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    raise TypeError(f"{type(value).__name__} is none")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from skilllab.errors import HistoryError
+from skilllab.errors import HistoryError, InvalidValueError
 
 VERSION = 1
 _APPLICATION = 0x736B6C62  # "sklb": tells a history from any other SQLite file
@@ -142,3 +145,31 @@ class HistoryFile:
 def _primary(error: sqlite3.Error) -> int:
     """Returns what went wrong in general; the upper bits of SQLite's code tell the particulars."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def plain_text(values: Mapping[str, Any], name: str) -> str:
+    """Returns JSON in which the home folder reads ~."""
+    try:
+        text = json.dumps(values, separators=(",", ":"), default=_by_name)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(f"{name}(={values!r:.80}) must be plain JSON values: {error}") from error
+    home = json.dumps(os.path.expanduser("~"))[1:-1]
+    if not home.strip("/~"):
+        return text
+    return re.sub(
+        rf"{re.escape(home)}(?![\w-]|\.\w)", lambda found: "~" if _begins(text, found.start()) else found[0], text
+    )
+
+
+def _begins(text: str, place: int) -> bool:
+    """Returns whether a path in JSON can begin there: not within another, but after an escape, whose letter is no word."""
+    return not re.match(r"[\w.~-]", text[place - 1 : place]) or text[place - 2 : place] in (r"\n", r"\r", r"\t")
+
+
+def _by_name(value: object) -> str:
+    """Returns what stands for a value that JSON does not know but that has a name of its own."""
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    raise TypeError(f"{type(value).__name__} is none")

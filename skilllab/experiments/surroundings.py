@@ -32,7 +32,7 @@ def machine() -> dict[str, str | int]:
     """Returns the model of the processor, the cores that this process may use, the kernel and the Python."""
     return {
         "cpu": _cpu(Path("/proc/cpuinfo")),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": _cores(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
@@ -68,6 +68,13 @@ def commit(folder: Path | None = None, *, timeout: float = GIT_TIMEOUT) -> Commi
     (found,) = [line.rpartition(" ")[2] for line in lines if line.startswith("# branch.oid ")] or [""]
     dirty = any(not line.startswith("#") for line in lines)
     return Commit(found, dirty) if found.isalnum() else None  # "(initial)" before the first
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS binds no process to processors
+        return os.cpu_count() or 1
 
 
 def _cpu(cpuinfo: Path) -> str:

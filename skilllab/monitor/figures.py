@@ -7,15 +7,24 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from skilllab.frozen import FrozenDict
-from skilllab.histogram import Histogram
+from skilllab.histogram import BUCKETS, Histogram
 from skilllab.stats import smallest_n
 
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+EXACT = 1 / (2 * BUCKETS)
+"""The precision of a histogram of which no buckets were joined."""
+
+COARSE = 0.01
+"""The precision, as a share, above which it is told beside a quantile."""
+
 _LEAST = {name: smallest_n(q) for name, q in _QUANTILES.items()}
 
 
 class Spread(NamedTuple):
-    """How one metric was spread over `n` values; a quantile is None where n is too small for it to have an interval."""
+    """How one metric was spread over `n` values; a quantile is None where n is too small for it to have an interval.
+
+    n, mean and max are exact; precision: by how much, as a share, a quantile may err.
+    """
 
     n: int = 0
     mean: float | None = None
@@ -23,16 +32,17 @@ class Spread(NamedTuple):
     p95: float | None = None
     p99: float | None = None
     max: float | None = None
+    precision: float | None = None
 
     @classmethod
-    def of(cls, found: Histogram) -> Spread:
+    def of(cls, found: Histogram, precision: float = EXACT) -> Spread:
         """Returns the spread of what was counted."""
         n = found.count
         if not n:
             return cls()
         values = dict(zip(_QUANTILES, found.quantiles(list(_QUANTILES.values())).tolist(), strict=True))
         quantiles = {name: value if n >= _LEAST[name] else None for name, value in values.items()}
-        return cls(n, found.mean, max=found.max, **quantiles)
+        return cls(n, found.mean, max=found.max, precision=precision, **quantiles)
 
 
 NO_SPREAD = Spread()
@@ -43,10 +53,10 @@ class SkillFigures:
     """One skill, or all of a layer, in the whole run or the window.
 
     executions: that ended: `succeeded`, `cached` (answered from the result cache, or by an equal call under way) and
-    `failed`, whose `errors` are counted by kind. in_flight: now; peak: at most, in the whole run. duration (s): of
+    `failed`, whose `errors` are counted by kind. in_flight: now; peak: the most that were seen at once. duration (s): of
     executions that succeeded and ran; queue_time (s), cpu_time (s) and memory_used (bytes): of all for which it was measured.
     ran: seconds that successful executions took together. blocked, longest_block (s), where: steps that held up the event
-    loop; opened: how often the circuit breaker opened; both in the whole run.
+    loop; opened: how often the circuit breaker opened.
     """
 
     skill_id: str
@@ -73,6 +83,11 @@ class SkillFigures:
         return self.succeeded + self.cached + self.failed
 
     @property
+    def seen(self) -> bool:
+        """Whether anything happened."""
+        return bool(self.executions or self.in_flight or self.peak or self.blocked or self.opened)
+
+    @property
     def error_rate(self) -> float | None:
         """Share of the executions that failed; None without any."""
         return self.failed / self.executions if self.executions else None
@@ -86,7 +101,10 @@ class SkillFigures:
 
 @dataclass(frozen=True, slots=True)
 class ResultCache:
-    """The result caches of the engines listened to, added up. size, max_size: entries now and at most."""
+    """The result caches of the engines listened to, added up; of those no longer listened to, what was known last.
+
+    size, max_size: entries now and at most.
+    """
 
     hits: int = 0
     misses: int = 0

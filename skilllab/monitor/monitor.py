@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, Self
 
 from skilllab import settings
-from skilllab.cache.stats import CacheStats, KindStats
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import InvalidValueError
 from skilllab.histogram import Histogram
@@ -20,6 +18,7 @@ from skilllab.monitor.kinds import kind_of
 from skilllab.monitor.lag import LoopLag
 from skilllab.monitor.recommendations import recommendations
 from skilllab.monitor.report import PerformanceReport
+from skilllab.monitor.results import ResultCaches
 from skilllab.monitor.tally import METRICS, SLOTS
 from skilllab.monitor.watch import Alert, Watch
 from skilllab.outcome import BreakerEvent, ExecutionEvent, ExecutionMetadata, LoopBlockedEvent, ResourceUsage
@@ -29,15 +28,13 @@ if TYPE_CHECKING:
 
     from skilllab.monitor.prometheus import PrometheusEndpoint
 
-_RESULT = "result"  # the kind of an engine's entries in its result cache
-
 
 class PerformanceMonitor:
     """Counts durations, queue times, CPU time, memory, errors and cached answers by skill, in bounded memory.
 
     window: seconds of the sliding window, which moves in sixths. batch: executions put aside before they are counted.
     clock: seconds since the epoch, the same as that of the engines. How many executions are under way is looked at ten
-    times a second, and whenever something is asked for.
+    times a second, and whenever something is asked for: a peak between two looks is not seen.
     `attach` it to engines, or tell it of executions with `start_tracking` and `record_execution`; not both of the same.
     """
 
@@ -59,9 +56,10 @@ class PerformanceMonitor:
         self._lock = RLock()
         self._lag = LoopLag(clock, self._lock, self._fold)
         self._thread = get_ident()
-        self._attached: dict[LayeredExecutionEngine, tuple[list[Callable[[], None]], CacheStats | None]] = {}
-        self._watches: list[Watch] = []
-        self._endpoints: list[PrometheusEndpoint] = []
+        self._attached: dict[LayeredExecutionEngine, list[Callable[[], None]]] = {}
+        self._results = ResultCaches()
+        self._watches: set[Watch] = set()
+        self._endpoints: set[PrometheusEndpoint] = set()
 
     # what it hears
 
@@ -75,16 +73,22 @@ class PerformanceMonitor:
             "loop-blocked": self._blocked,
             "breaker-change": self._changed,
         }
-        before = None if engine.results is None else engine.results.stats()
-        self._attached[engine] = ([engine.on(name, callback) for name, callback in heard.items()], before)
+        with self._lock:
+            self._results.begin(engine.results)
+            self._attached[engine] = [engine.on(name, callback) for name, callback in heard.items()]
         self._start_lag()
 
     def detach(self, engine: LayeredExecutionEngine) -> None:
         """Stops listening to an engine; what it heard stays, and what is under way is forgotten."""
-        removals, _ = self._attached.pop(engine, ((), None))
-        for remove in removals:
-            remove()
-        self._fold()
+        with self._lock:
+            self._fold()
+            removals = self._attached.pop(engine, None)
+            if removals is None:
+                return
+            for remove in removals:
+                remove()
+            self._results.end(engine.results)
+            self._fold()
         if not self._attached:
             self._lag.stop()
 
@@ -92,7 +96,7 @@ class PerformanceMonitor:
         """Notes that an execution has begun; `record_execution` of the same skill ends it."""
         with self._lock:
             self._fold()
-            self._book.begin(checked_id(skill_id))
+            self._book.begin(checked_id(skill_id), self._clock())
 
     def record_execution(
         self,
@@ -118,7 +122,7 @@ class PerformanceMonitor:
             "", checked_id(skill_id), layer, None, began, duration, queue_time, 0.0, 1, cached, None, usage
         )
         with self._lock:
-            self._book.end(skill_id)
+            self._book.end(skill_id, began)
             self._book.note([metadata if error is None else (metadata, kind_of(error))])
 
     # what it says
@@ -133,43 +137,40 @@ class PerformanceMonitor:
             self._fold()
             return self._book.histogram(skill_id, checked_metric(metric), self._now(window))
 
-    def precision(self, skill_id: str, metric: str = "duration", *, window: bool = False) -> float:
-        """Returns by how much, as a share, a quantile may err: 1/256, and more where values spread over 16 octaves or more.
+    def precision(self, skill_id: str | None, metric: str = "duration", *, window: bool = False) -> float:
+        """Returns by how much, as a share, a quantile of a skill, or of all, may err: 1/256, and more where values spread.
 
-        In the window the mean is known to that as well, and 5 octaves are the limit for 5/256.
+        In the whole run that begins at 16 octaves. In the window it begins at 5, and 10 octaves, or three decades, make it
+        3/256; at half as many octaves where one bucket of a slot holds more than 255 values. Count, mean, least and greatest
+        are exact in both.
         """
         with self._lock:
             self._fold()
-            return self._book.precision(skill_id, checked_metric(metric), self._now(window))
+            names = self._book.tallies if skill_id is None else (skill_id,)
+            return self._book.precision(names, checked_metric(metric), self._now(window))
 
     def figures(self, *, window: bool = False) -> tuple[SkillFigures, ...]:
         """Returns the figures of every skill of which something is known, in all or in the window."""
         found = [self.skill(skill_id, window=window) for skill_id in self.skill_ids]  # each for itself: others may note
-        return tuple(figures for figures in found if figures.executions or figures.in_flight or not window)
+        return tuple(figures for figures in found if not window or figures.seen)
 
     def skill(self, skill_id: str, *, window: bool = False) -> SkillFigures:
         """Returns the figures of one skill."""
         with self._lock:
             self._fold()
-            return self._book.figures(skill_id, (skill_id,), self._now(window))
+            return self._book.skill(skill_id, self._now(window))
 
     def together(self, *, window: bool = False) -> SkillFigures:
         """Returns the figures of all skills together."""
         with self._lock:
             self._fold()
-            return self._book.figures("all", self._book.tallies, self._now(window))
+            return self._book.together(self._now(window))
 
     def layers(self, *, window: bool = False) -> tuple[SkillFigures, ...]:
         """Returns the figures of each layer that ran something."""
         with self._lock:
             self._fold()
-            skills = self._book.tallies.items()
-            return tuple(
-                self._book.figures(
-                    f"layer {layer}", [name for name, tally in skills if tally.layer == layer], self._now(window)
-                )
-                for layer in sorted({tally.layer for _, tally in skills if tally.layer is not None})
-            )
+            return tuple(self._book.layer(layer, self._now(window)) for layer in self._book.layers)
 
     def lag(self, *, window: bool = False) -> Spread:
         """Returns how late the event loop was, in seconds."""
@@ -187,13 +188,17 @@ class PerformanceMonitor:
             return found
 
     def share(self, metric: str, skill_id: str | None) -> float | None:
-        """Returns "errors" or "cached" (0 to 1), "rate" (executions a second) or "in-flight" of the window."""
+        """Returns "errors" or "cached" (0 to 1) or "rate" (executions a second) of the window, "in-flight" or "oldest" now.
+
+        oldest: seconds for which the execution that began first is under way, its wait included. None where there is none.
+        """
         with self._lock:
             self._fold()
-            names = self._book.tallies if skill_id is None else (skill_id,)
+            names, now = self._book.tallies if skill_id is None else (skill_id,), self._clock()
             if metric == "in-flight":
-                return float(sum(self._book.in_flight(name) for name in names))
-            now = self._clock()
+                return float(sum(map(self._book.in_flight, names)))
+            if metric == "oldest":
+                return self._book.oldest(names, now)
             succeeded, cached, failed = self._book.outcomes(names, now)
             ended = succeeded + cached + failed
             if metric == "rate":
@@ -216,17 +221,9 @@ class PerformanceMonitor:
             return tuple(self._book.tallies)
 
     def result_cache(self) -> ResultCache | None:
-        """Returns what the result caches of the engines did since they were attached; None without any."""
-        found = {id(e.results): (e.results, before) for e, (_, before) in self._attached.items()}
-        sums = [0] * 6
-        for results, before in found.values():
-            if results is None:
-                continue
-            stats = results.stats() if before is None else results.stats().since(before)
-            kind = stats.by_kind.get(_RESULT, KindStats())
-            row = (kind.hits, kind.misses, kind.evictions, kind.expirations, kind.size, stats.max_size)
-            sums = [left + right for left, right in zip(sums, row, strict=True)]
-        return ResultCache(*sums) if any(results is not None for results, _ in found.values()) else None
+        """Returns what the result caches did while their engines were attached, whole run; None without any."""
+        with self._lock:
+            return self._results.figures()
 
     def get_performance_report(self, *, window: bool = False) -> PerformanceReport:
         """Returns slowest and hungriest skills, cached answers, error rates and recommendations; see PerformanceReport."""
@@ -239,14 +236,18 @@ class PerformanceMonitor:
                 layers=self.layers(window=window),
                 lag=lag,
                 in_flight=self.in_flight,
-                peak=self._book.peak,
+                peak=self._book.peak(self._now(window)),
                 results=results,
-                recommendations=recommendations(figures, lag, results),
+                recommendations=recommendations(figures, lag, None if window else results),
             )
 
     def frame(self, *, window: bool = False) -> pd.DataFrame:
         """Returns a row for each skill, as the report's frame has it."""
         return self.get_performance_report(window=window).frame()
+
+    def error_frame(self, *, window: bool = False) -> pd.DataFrame:
+        """Returns a row for each skill and kind of error, as the report's error_frame has it."""
+        return self.get_performance_report(window=window).error_frame()
 
     # what it does by itself
 
@@ -262,27 +263,30 @@ class PerformanceMonitor:
 
         rules: such as "p95 of fetch > 200 ms for 30 s", about the window; "any" stands for each skill. on_alert: told once
         when a rule is broken for as long as it says, and once when it no longer is. on_report: told the window's report.
+        A call that hangs never ends and is in no p95: a rule such as "oldest of any > 30 s" or "in-flight of fetch > 50 for
+        30 s" sees it. An alert stays while there is nothing to measure and calls that it is about are under way.
         A callback that fails is logged. Raises InvalidValueError for a rule that does not parse, before anything starts.
         """
-        watch = Watch(self, checked(interval, "interval", "s"), rules, on_alert, on_report, self._clock)
+        seconds = checked(interval, "interval", "s")
+        watch = Watch(self, seconds, rules, on_alert, on_report, self._clock, self._watches.discard)
         self._start_lag()
         watch.start()
-        self._watches.append(watch)
+        self._watches.add(watch)
         return watch
 
     def serve_prometheus(self, port: int = 0) -> PrometheusEndpoint:
         """Serves the figures as Prometheus text on this machine only, at the `url` of what it returns, until its `close`."""
         from skilllab.monitor.prometheus import PrometheusEndpoint
 
-        endpoint = PrometheusEndpoint(self, port)
-        self._endpoints.append(endpoint)
+        endpoint = PrometheusEndpoint(self, port, self._endpoints.discard)
+        self._endpoints.add(endpoint)
         return endpoint
 
     def close(self) -> None:
         """Ends all watches and endpoints and listens to nothing any more; what it knows stays."""
-        for watch in self._watches:
+        for watch in tuple(self._watches):
             watch.close()
-        for endpoint in self._endpoints:
+        for endpoint in tuple(self._endpoints):
             endpoint.close()
         for engine in tuple(self._attached):
             self.detach(engine)
@@ -309,15 +313,14 @@ class PerformanceMonitor:
 
     def _blocked(self, event: LoopBlockedEvent) -> None:
         with self._lock:
-            tally = self._book.tally(event.skill_id)
-            tally.blocked += 1
-            if event.seconds > tally.longest_block:
-                tally.longest_block, tally.where = event.seconds, event.where
+            self._fold()  # what ended before it comes before it
+            self._book.blocked(event.skill_id, event.seconds, event.where, self._clock())
 
     def _changed(self, event: BreakerEvent) -> None:
         if event.after == "open":
             with self._lock:
-                self._book.tally(event.skill_id).opened += 1
+                self._fold()
+                self._book.opened(event.skill_id, self._clock())
 
     def _now(self, window: bool) -> float | None:
         """Returns the end of the window, None for the whole run."""
@@ -336,7 +339,11 @@ class PerformanceMonitor:
             del self._records[: len(records)]
             self._book.note(records)
             if get_ident() == self._thread:  # elsewhere the last look has to do: an engine is for one thread
-                self._book.look(Counter(run.skill_id for engine in self._attached for run in engine.active))
+                active, since = dict[str, int](), dict[str, float]()
+                for run in (run for engine in self._attached for run in engine.active):
+                    active[run.skill_id] = active.get(run.skill_id, 0) + 1
+                    since[run.skill_id] = min(run.start, since.get(run.skill_id, run.start))
+                self._book.look(active, since, self._clock())
 
 
 def checked(value: float, name: str, unit: str) -> float:

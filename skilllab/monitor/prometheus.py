@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 from wsgiref.simple_server import WSGIServer
 
@@ -34,9 +34,12 @@ _HISTOGRAMS = {
 class PrometheusEndpoint:
     """Serves a monitor's figures at `url`, on this machine only, until `close`. port: 0 takes a free one."""
 
-    def __init__(self, monitor: PerformanceMonitor, port: int = 0) -> None:
+    def __init__(
+        self, monitor: PerformanceMonitor, port: int = 0, on_close: Callable[[PrometheusEndpoint], object] | None = None
+    ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise InvalidValueError(f"port(={port!r}) must be 0 to 65535: 0 takes a free one")
+        self._on_close = on_close
         registry = CollectorRegistry(auto_describe=False)
         registry.register(MonitorCollector(monitor))
         self._server: WSGIServer
@@ -59,6 +62,8 @@ class PrometheusEndpoint:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
+        if self._on_close is not None:
+            self._on_close(self)
 
 
 class MonitorCollector(Collector):

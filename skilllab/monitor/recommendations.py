@@ -20,6 +20,7 @@ WAITS_LONG = 0.001  # s in the queue; below, a turn of the loop explains it
 BUSY = 0.5  # share of its duration that a skill computes; above, more places at once do not help it
 HUNGRY = 64 * 2**20  # bytes of one execution; a worker itself takes 10 to 30 MiB
 DOMINANT = 0.5  # share of the time of all skills
+HEADROOM = 1.5  # by which a limit of memory lies above the most that was seen
 LATE = 0.05  # s that timers wake late at p99
 CROWDED = 0.1  # share of the look-ups after which something useful was thrown out
 
@@ -109,9 +110,9 @@ def _blocking(skill: SkillFigures) -> Recommendation | None:
     longest = fmt.duration(skill.longest_block)
     return Recommendation(
         skill.skill_id,
-        f"it held up the event loop {fmt.count(skill.blocked)} times, for {longest} at most, at {skill.where}",
+        f"it held up the event loop {_times(skill.blocked)}, for {longest} at most, at {skill.where}",
         "Make it a plain def, which runs in a thread, or await what takes so long",
-        f"everything else on the loop waits up to {longest} less",
+        f"everything else on the loop waits up to {longest} less, each time",
         {"blocked": skill.blocked, "longest_block": skill.longest_block},
     )
 
@@ -140,13 +141,15 @@ def _memory(skill: SkillFigures) -> Recommendation | None:
     used = skill.memory_used
     if used.n < 5 or used.max is None or used.mean is None or used.max < HUNGRY:
         return None
-    at_once = max(1, skill.peak)
+    at_once, limit = max(1, skill.peak), HEADROOM * used.max
+    several = f", and {fmt.count(at_once)} were under way at once" if at_once > 1 else ""
+    together = f", {fmt.size(at_once * used.max / 2)} off the {fmt.count(at_once)} together" if at_once > 1 else ""
     return Recommendation(
         skill.skill_id,
-        f"one execution takes up to {fmt.size(used.max)} (mean {fmt.size(used.mean)}, n = {fmt.count(used.n)}), and "
-        f"{fmt.count(at_once)} were under way at once",
-        f"Let it read and return its data in pieces, and set max_memory to hold it to {fmt.size(1.5 * used.max)}",
-        f"its executions together are bounded; so far they can take {fmt.size(at_once * used.max)} if all of them run",
+        f"one execution takes up to {fmt.size(used.max)} (mean {fmt.size(used.mean)}, n = {fmt.count(used.n)}){several}",
+        f"Let it read and return its data in pieces, and set max_memory to hold it to {fmt.size(limit)}",
+        f"pieces half as large take up to {fmt.size(used.max / 2)} off one execution{together}; one that would take more "
+        f"than {fmt.size(limit)} fails alone",
         {"memory_max": used.max, "memory_mean": used.mean, "n": used.n, "at_once": at_once},
     )
 
@@ -160,7 +163,7 @@ def _dominant(skills: Iterable[SkillFigures]) -> Iterator[Recommendation]:
     if share < DOMINANT or skill.duration.n < LEAST:
         return
     if busy is None:
-        change = "Measure where its time goes before all others'"
+        change = "Profile it before all others; its CPU time was not measured, so it may compute or wait"
     elif busy < BUSY:
         change = f"It waits {fmt.ratio(1 - busy, 0)} of its time: batch its calls, keep its results, or ask for less"
     else:
@@ -187,8 +190,8 @@ def _cache(results: ResultCache | None) -> Iterator[Recommendation]:
         ENGINE,
         f"its result cache of {fmt.count(results.max_size)} entries threw out {fmt.count(results.evictions)} in "
         f"{fmt.count(lookups)} look-ups (hit rate {fmt.ratio(results.hit_rate)})",
-        "Give it more entries: LayeredExecutionEngine(results=SkillCache(...))",
-        f"up to {fmt.ratio(missed)} more hits, if every entry thrown out is asked for again",
+        f"Give it twice as many entries: LayeredExecutionEngine(results=SkillCache(max_size={2 * results.max_size}))",
+        f"up to {fmt.ratio(missed)} more of the look-ups hit, if every entry thrown out is asked for again",
         {"evictions": results.evictions, "lookups": lookups, "hits": results.hits, "max_size": results.max_size},
     )
 
@@ -201,9 +204,13 @@ def _late(skills: Iterable[SkillFigures], lag: Spread) -> Iterator[Recommendatio
         f"the event loop is {fmt.duration(lag.p99)} late at p99, {fmt.duration(lag.max)} at most "
         f"(n = {fmt.count(lag.n)}), and no skill was seen to hold it up",
         "Look for other code on the loop that computes or waits without await, and for a busy machine",
-        f"answers come up to {fmt.duration(lag.p99)} sooner",
+        f"99 of 100 steps on the loop begin up to {fmt.duration(lag.p99)} sooner",
         {"lag_p99": lag.p99, "lag_max": lag.max, "n": lag.n},
     )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{fmt.count(number)} times"
 
 
 def _busy(skill: SkillFigures) -> float | None:

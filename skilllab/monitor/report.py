@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from html import escape
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 from skilllab import format as fmt
 from skilllab.errors import InvalidValueError
 from skilllab.frozen import FrozenDict
-from skilllab.monitor.figures import NO_SPREAD, ResultCache, SkillFigures, Spread
+from skilllab.monitor.figures import COARSE, NO_SPREAD, ResultCache, SkillFigures, Spread
 from skilllab.monitor.recommendations import Recommendation
 from skilllab.monitor.tally import METRICS
+from skilllab.stats import Interval, proportion_interval
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 _SHOWN = 10  # skills of a plot
+_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class PerformanceReport:
     """What a monitor knows, of the whole run or of the window: the last `elapsed` seconds.
 
     skills, layers: the figures of each. lag: how late the event loop was (s). in_flight, peak: executions at once, now and
-    at most. results: the engines' result caches. recommendations: most urgent first.
+    at most. results: the engines' result caches, always of the whole run. recommendations: most urgent first.
     """
 
     elapsed: float
@@ -80,8 +83,38 @@ class PerformanceReport:
         """Executions that ended, of all skills."""
         return sum(skill.executions for skill in self.skills)
 
+    @property
+    def precision(self) -> float | None:
+        """By how much, as a share, the least precise of its quantiles may err; None without any."""
+        spreads = (getattr(skill, metric) for skill in self.skills for metric in METRICS)
+        return max((spread.precision or 0.0 for spread in spreads if spread.p50 is not None), default=None)
+
+    def metrics(self) -> dict[str, tuple[float, Interval | None]]:
+        """Returns what a history keeps of each skill: mean, p50, p95 (s), memory max (bytes), errors, and rate (1/s)."""
+        found: dict[str, tuple[float, Interval | None]] = {}
+        for skill in self.skills:
+            runs, name = skill.duration, skill.skill_id
+            rows = {"mean": runs.mean, "p50": runs.p50, "p95": runs.p95, "memory max": skill.memory_used.max}
+            found |= {f"{name} {metric}": (value, None) for metric, value in rows.items() if value is not None}
+            if skill.error_rate is not None:
+                between = proportion_interval(skill.failed, skill.executions)
+                found[f"{name} errors"] = (skill.error_rate, between)
+                found[f"{name} rate"] = (skill.executions / self.elapsed if self.elapsed else math.nan, None)
+        return found
+
+    def error_frame(self) -> pd.DataFrame:
+        """Returns a row for each skill and kind of error: skill_id, kind, count, share of the skill's executions."""
+        import pandas as pd
+
+        rows = [
+            (skill.skill_id, kind, count, count / skill.executions)
+            for skill in self.error_rates
+            for kind, count in skill.errors.items()
+        ]
+        return pd.DataFrame(rows, columns=["skill_id", "kind", "count", "share"])
+
     def frame(self) -> pd.DataFrame:
-        """Returns a row for each skill: counts, and n, mean, p50, p95, p99 and max of each metric (s, bytes)."""
+        """Returns a row for each skill: counts, and n, mean, p50, p95, p99, max and precision of each metric (s, bytes)."""
         import pandas as pd
 
         rows = []
@@ -113,7 +146,7 @@ class PerformanceReport:
 
     def __str__(self) -> str:
         parts = [
-            f"{fmt.count(self.executions)} executions of {fmt.count(len(self.skills))} skills in "
+            f"{_several(self.executions, 'execution')} of {_several(len(self.skills), 'skill')} in "
             f"{fmt.duration(self.elapsed)}, {fmt.count(self.in_flight)} in flight"
         ]
         if self.slowest_skills:
@@ -130,6 +163,8 @@ class PerformanceReport:
         if cached.skills:
             answers = fmt.count(sum(skill.cached for skill in cached.skills))
             parts.append(f"{answers} answers cached ({fmt.duration(cached.saved)} saved)")
+        if self.precision is not None and self.precision > COARSE:
+            parts.append(f"quantiles are right to {fmt.ratio(self.precision)}")
         parts.append(f"recommendations: {len(self.recommendations) or 'none'}")
         return "; ".join(parts) + "."
 
@@ -138,8 +173,8 @@ class PerformanceReport:
         return f"<p>{escape(str(self))}</p>" + (f"<ol>{advice}</ol>" if advice else "")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values for `from_json`."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Returns plain JSON values for `from_json`."""
+        plain = {"version": _VERSION} | {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("skills", "layers"):
             plain[name] = [_plain(skill) for skill in plain[name]]
         plain["lag"] = self.lag._asdict()
@@ -149,16 +184,20 @@ class PerformanceReport:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> PerformanceReport:
-        """Returns the report of which `to_json` made this."""
+        """Returns the report of which `to_json` made this; raises InvalidValueError for anything else."""
         try:
             made = dict(saved)
+            version = made.pop("version")
+            if version != _VERSION:
+                raise ValueError(f"version(={version!r}) must be {_VERSION}")
             for name in ("skills", "layers"):
-                made[name] = tuple(_figures(skill) for skill in saved[name])
+                made[name] = tuple(map(_figures, saved[name]))
             made["lag"] = Spread(**saved["lag"])
             made["results"] = None if saved["results"] is None else ResultCache(**saved["results"])
             made["recommendations"] = tuple(map(Recommendation.from_json, saved["recommendations"]))
+            made["elapsed"] = float(saved["elapsed"])
             return cls(**made)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidValueError(f"{saved!r:.80} is no report: {type(error).__name__}: {error}") from error
 
 
@@ -175,6 +214,10 @@ _COUNTS = (
     "blocked",
     "opened",
 )
+
+
+def _several(number: int, name: str) -> str:
+    return f"{fmt.count(number)} {name}{'' if number == 1 else 's'}"
 
 
 def _slowness(skill: SkillFigures) -> float:

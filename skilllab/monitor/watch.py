@@ -61,6 +61,7 @@ class Watch:
         on_alert: Callable[[Alert], object] | None,
         on_report: Callable[[Any], object] | None,
         clock: Callable[[], float],
+        on_close: Callable[[Watch], object] | None = None,
     ) -> None:
         if isinstance(rules, str):
             raise InvalidValueError(f"rules={rules!r} must be several texts: put it in a list")
@@ -73,7 +74,7 @@ class Watch:
         self.interval = interval
         self.alerts: deque[Alert] = deque(maxlen=_KEPT)
         self._monitor, self._clock = monitor, clock
-        self._on_alert, self._on_report = on_alert, on_report
+        self._on_alert, self._on_report, self._on_close = on_alert, on_report, on_close
         self._states: dict[tuple[Rule, str | None], _State] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -92,6 +93,8 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._on_close is not None:
+            self._on_close(self)
 
     def look(self) -> None:
         """Looks at every rule now."""
@@ -123,7 +126,7 @@ class Watch:
             if not state.firing and now - state.since >= rule.lasting:
                 state.firing = True
                 self._alert(rule, skill_id, "firing", values, now, now - state.since)
-        elif state is not None:
+        elif state is not None and not rule.undecided(values, self._monitor, skill_id):
             del self._states[rule, skill_id]
             if state.firing:
                 self._alert(rule, skill_id, "cleared", values, now, now - (state.since or now))
@@ -138,7 +141,7 @@ class Watch:
         lasted: float,
     ) -> None:
         whose = "" if skill_id is None else f" ({skill_id})"
-        text = f"{rule.text}{whose}: {rule.show(values)}"
+        text = f"{rule.text}{whose}: {rule.show(values, self._monitor, skill_id)}"
         alert = Alert(rule.text, skill_id, state, values, now, lasted, text)
         self.alerts.append(alert)
         if self._on_alert is not None:

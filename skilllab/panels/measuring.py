@@ -100,8 +100,8 @@ class MeasuringPanel(Panel, Generic[Key, Found]):
         try:
             self._measured[chosen] = await self._measure(chosen, on_progress=self._on_progress)
         except Exception as failure:  # noqa: BLE001 - one of the user's own code would reach nobody else
-            known = isinstance(failure, SkilllabError)
-            self._failure = failure if known else SkilllabError(f"{type(failure).__name__}: {failure}")
+            told = f"{type(failure).__name__}: {failure}"
+            self._failure = failure if isinstance(failure, SkilllabError) else SkilllabError(told)
         finally:
             self._ended(self._task)
 

@@ -21,6 +21,8 @@ from skilllab.errors import InvalidValueError, ServerLostError
 from skilllab.frozen import FrozenDict
 from skilllab.programs import tree
 from skilllab.settings import MCP_CONNECT_TIMEOUT
+from skilllab.skills._guard import Guard
+from skilllab.skills.redaction import redacted_words
 
 if TYPE_CHECKING:
     from anyio import CancelScope
@@ -44,7 +46,7 @@ class Server:
 
     def __str__(self) -> str:
         if self.argv:
-            return " ".join(self.argv)
+            return " ".join(redacted_words(self.argv))
         parts = urlsplit(self.url)  # what may be a secret is left out: a password, a query
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path}"
@@ -87,6 +89,7 @@ class Session:
         # the file is read by its descriptor: a program that fills it does not come into this process
         self._words: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by _live
         self._said = ""
+        self._guard: Guard | None = None
         self.client: Client | None = None
         self.pid: int | None = None
         self.duration = 0.0
@@ -171,10 +174,12 @@ class Session:
             self._leave.set()
             self._said = self.last_words()
             self._words.close()
+            if self._guard is not None:
+                self._guard.close()
             opened.cancel()  # nobody must wait for what will not come
 
     def _find_process(self) -> None:
-        """Notes the child of this process that writes its standard error where this session reads it."""
+        """Notes the child of this process that writes its standard error where this session reads it, and guards it."""
         if not self._server.argv:
             return
         own = os.fstat(self._words.fileno())
@@ -182,6 +187,8 @@ class Session:
             with suppress(OSError):
                 if os.path.samestat(os.stat(f"/proc/{pid}/fd/2"), own):
                     self.pid = pid
+                    self._guard = Guard(pid)
+                    return
 
 
 class _Noted:

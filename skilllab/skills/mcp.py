@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import os
 import re
 import shlex
 import time
@@ -19,6 +20,7 @@ from skilllab.model import FunctionHandler, ResourceRequirements, SkillDefinitio
 from skilllab.settings import MCP_CONNECT_TIMEOUT
 from skilllab.skills._mapping import SkillMapping
 from skilllab.skills._session import Server, Session, reason
+from skilllab.skills.redaction import redacted
 
 if TYPE_CHECKING:
     from mcp import Client, MCPError
@@ -46,9 +48,9 @@ async def from_mcp(
 ) -> McpSource:
     """Connects to an MCP server and returns its tools as skills.
 
-    target: the server's address (streamable HTTP), or the command that starts it (stdio), as a text or a list. prefix: of
-    the skills' ids, which are the tools' names otherwise. env: variables that a started server gets besides HOME, PATH and
-    the like. headers: of each HTTP request. timeout: seconds for its start and first answer.
+    target: the server's address (streamable HTTP), or the command that starts it (stdio), as a list, or as a text, in which
+    ~/ is the home folder. prefix: of the skills' ids, which are the tools' names otherwise. env: variables that a started
+    server gets besides HOME, PATH and the like. headers: of each HTTP request. timeout: seconds for its start and first answer.
     Raises InvalidValueError for a target that can be neither and when the SDK is not installed, ServerLostError, with
     nothing left running, for a server that cannot be reached, ends, or does not answer in time.
     """
@@ -258,18 +260,28 @@ async def _tools(client: Client) -> list[Tool]:
 
 def _server(target: str | Sequence[str], env: Mapping[str, str], headers: Mapping[str, str]) -> Server:
     if isinstance(target, str) and re.match(r"https?://", target, re.IGNORECASE):
-        if not urlsplit(target).hostname:
-            raise InvalidValueError(f"target={target!r} has no host: write http://host:port/mcp")
+        try:
+            host = urlsplit(target).hostname
+        except ValueError:
+            host = None
+        if not host:
+            raise InvalidValueError(f"target={redacted(target)!r} has no host: write http://host:port/mcp")
         return Server(url=target, headers=FrozenDict(headers))
-    try:
-        argv = shlex.split(target) if isinstance(target, str) else list(target)
-    except ValueError as error:
-        raise InvalidValueError(f"target={target!r} is no command: {error}") from None
+    argv = _words(target) if isinstance(target, str) else list(target)
     if not argv or not all(isinstance(part, str) for part in argv):
         raise InvalidValueError(f"target={target!r} must be the command of an MCP server, or its address")
     server = Server(argv=tuple(argv), env=FrozenDict(env))
     server.require()
     return server
+
+
+def _words(command: str) -> list[str]:
+    """Returns the words of a command as a shell would hand them on; within its quotes ~/ is still the home folder."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InvalidValueError(f"target={redacted(command)!r} is no command: {error}") from None
+    return [os.path.expanduser(word) if word.startswith("~/") else word for word in words]
 
 
 def _output(result: CallToolResult) -> Any:

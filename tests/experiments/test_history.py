@@ -14,12 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from skilllab.errors import HistoryError, InvalidValueError
 from skilllab.experiments import history as module
 from skilllab.experiments.history import KINDS, History, Kind
 from skilllab.experiments.surroundings import Commit, commit, machine, versions
+from skilllab.monitor.figures import SkillFigures
+from skilllab.monitor.report import PerformanceReport
 from skilllab.stats import Interval
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -115,6 +118,37 @@ def test_an_empty_history_makes_no_file(history: History) -> None:
     assert empty.dtypes.to_dict() == history.list().dtypes.to_dict()
 
 
+def test_an_empty_history_has_nothing_to_follow(history: History) -> None:
+    """Loading, comparing and following in a history without runs say that there is none, and create nothing."""
+    for ask in (lambda: history.load(1), lambda: history.compare(1, 2)):
+        with pytest.raises(InvalidValueError, match=r"run\(=1\) is not in '.*': it holds none yet"):
+            ask()
+    with pytest.raises(InvalidValueError, match=r"metric\(='p95'\) is in no run: such a run has no metric"):
+        history.trend("p95")
+    with pytest.raises(InvalidValueError, match=r"kind\(='Nope'\) is none: there are BenchmarkResult, CapacityResult"):
+        history.trend("p95", kind="Nope")
+    assert not history.path.exists()
+
+
+def test_numbers_of_any_library_name_a_run(history: History) -> None:
+    """A run's number as pandas gives it is as good as Python's."""
+    history.save(Kept(7))
+    number = history.list(limit=np.int64(3))["run"].iloc[0]
+    assert type(number) is np.int64
+    assert history.load(number).number == 7
+    assert history.compare(number, number).differences == ()
+
+
+def test_a_report_of_the_monitor_comes_back(history: History) -> None:
+    """A PerformanceReport is kept as any other result, with whether it is of the window, and can be followed."""
+    figures = SkillFigures("search", 1, succeeded=3, failed=1)
+    report = PerformanceReport(elapsed=2.0, window=True, skills=(figures,))
+    run = history.save(report)
+    assert history.load(run) == report
+    assert history.list()["parameters"].tolist() == [{"window": True}]
+    assert history.trend("search errors")["value"].tolist() == [0.25]
+
+
 def test_outside_of_git_the_commit_is_missing(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a checkout commit and dirty are missing, not false."""
     monkeypatch.setattr(module, "commit", lambda: None)
@@ -207,6 +241,14 @@ def test_compare_names_a_metric_that_one_run_lacks(history: History, monkeypatch
     assert frame.index.tolist() == ["p50", "p95", "calls", "p99"]
 
 
+def test_two_runs_without_metrics(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither run has a metric, the comparison says so and has no rows."""
+    monkeypatch.setattr(Kept, "metrics", lambda self: {})
+    compared = history.compare(history.save(Kept(1)), history.save(Kept(2)))
+    assert "Run 2 against run 1 (Kept): neither has a metric." in str(compared)
+    assert compared.frame().empty
+
+
 def test_compare_warns(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """What else is not the same in two runs is named with both values: parameters, machine, versions, seed, commit."""
     on_kernel(monkeypatch, KERNELS[0])
@@ -242,10 +284,17 @@ def test_trend(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        (lambda history: history.load(9), r"run\(=9\) is not in"),
+        (lambda history: history.load(9), r"run\(=9\) is not in .*: it holds runs from 1 to 2, list\(\) shows them"),
+        (lambda history: history.load("9"), r"run\(='9'\) must be a whole number"),
+        (lambda history: history.load(2**70), r"run\(=1180591620717411303424\) is not in"),
         (lambda history: history.compare(1, 9), r"run\(=9\) is not in"),
         (lambda history: history.compare(1, 2), "runs 1 and 2 are a Kept and a Other: compare two of one kind"),
-        (lambda history: history.trend("p96"), r"metric\(='p96'\) is in no such run: the file has calls, p50, p95"),
+        (lambda history: history.trend("p96"), r"metric\(='p96'\) is in no run: there are calls, p50, p95"),
+        (lambda history: history.trend("p95", label="x"), r"is in no run with label 'x': such a run has no metric"),
+        (lambda history: history.trend("p95", kind="TrialResult"), r"is in no run of kind TrialResult: such a run"),
+        (lambda history: history.trend("p95", kind="Nope"), r"kind\(='Nope'\) is none: .*LoadTestResult, Other, Perf"),
+        (lambda history: history.list(kind="Nope"), r"kind\(='Nope'\) is none: there are BenchmarkResult, Capac"),
+        (lambda history: history.list(limit="all"), r"limit\(='all'\) must be a whole number"),
         (lambda history: history.trend("p95"), "measured by Kept and Other: choose one with kind="),
         (lambda history: history.list(limit=0), r"limit\(=0\) must be at least 1"),
         (lambda history: history.save({"p95": 1}), r"result\(=\{'p95': 1\}\) is no BenchmarkResult, CapacityResult"),
@@ -440,6 +489,13 @@ def check_refusal(left: dict[str, Any], reason: str) -> None:
 
 
 # surroundings
+
+
+def test_a_system_that_binds_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a process cannot be bound to processors, as on macOS, the cores are those of the machine."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert machine.__wrapped__()["cores"] == 12
 
 
 def git(folder: Path, *arguments: str) -> str:

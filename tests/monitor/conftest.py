@@ -18,7 +18,7 @@ Feed = Callable[..., None]
 class Events:
     """Stands where an engine stands, and tells what the test says."""
 
-    results = None
+    results: Any = None
     active: tuple[Any, ...] = ()
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from skilllab.monitor.buckets import Buckets, histogram, numbers_of
+from skilllab.monitor.buckets import Binned, Buckets, binned, histogram, numbers_of
 
 QS = [0.0, 0.01, 0.25, 0.5, 0.95, 0.99, 1.0]
 Values = npt.NDArray[np.float32]
@@ -20,9 +20,13 @@ def fed(values: Values, size: int = 8192, parts: int = 3) -> Buckets:
     buckets = Buckets()
     for part in np.array_split(values, parts):
         if len(part):
-            numbers = numbers_of(part)
-            buckets.add(numbers, int(numbers.min()), size)
+            buckets.add(counts_of(part), size)
     return buckets
+
+
+def counts_of(values: Values) -> Binned:
+    numbers = numbers_of(values)
+    return binned(numbers, int(numbers.min()))
 
 
 def errors(buckets: Buckets, values: Values) -> npt.NDArray[np.float64]:
@@ -46,7 +50,7 @@ def test_what_is_coarser_says_so(values: Values) -> None:
     """However far the values spread, the size holds and the error is what they say."""
     buckets = fed(values, size=512)
     assert buckets.counts.nbytes <= 512
-    assert buckets.count == len(values)
+    assert histogram([buckets]).count == len(values)
     assert errors(buckets, values).max() <= buckets.precision + 1e-6
 
 
@@ -75,13 +79,24 @@ def test_parts_of_different_precision_add_up() -> None:
     assert made.quantile(0.9) == pytest.approx(np.quantile(np.concatenate([fine, wide]), 0.9), rel=coarse.precision)
 
 
+def test_a_count_takes_the_bytes_it_needs() -> None:
+    """256 values in one bucket make its counts twice as wide, and their neighbours join where that takes too much."""
+    values = np.geomspace(1e-3, 1.0, 100).astype(np.float32)
+    buckets = fed(values, size=1400)
+    assert (buckets.counts.dtype, buckets.shift) == (np.uint8, 0)
+    buckets.add(counts_of(np.full(256, values[0], np.float32)), 1400)
+    assert (buckets.counts.dtype, buckets.shift) == (np.uint16, 1)
+    assert buckets.counts[0] >= 257
+    assert histogram([buckets]).count == 356
+
+
 def test_counts_beyond_32_bits() -> None:
     """A bucket counts on beyond 2**32, in the same number of bytes."""
     buckets = fed(np.geomspace(1e-3, 1.0, 100).astype(np.float32), size=4096)
+    assert buckets.counts.dtype == np.uint8
+    buckets.counts = buckets.counts.astype(np.uint32)
     buckets.counts[0] = 2**32 - 1
-    buckets.count = 2**32 + 98
-    numbers = numbers_of(np.full(3, 1e-3, np.float32))
-    buckets.add(numbers, int(numbers[0]), 4096)
-    assert buckets.counts[0] >= 2**32 + 2
+    buckets.add(counts_of(np.full(3, 1e-3, np.float32)), 4096)
+    assert buckets.counts.max() >= 2**32 + 2
     assert buckets.counts.nbytes <= 4096
     assert buckets.counts.sum() == 2**32 - 1 + 99 + 3

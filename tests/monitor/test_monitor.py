@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from skilllab.cache import SkillCache
 from skilllab.define import skill
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import (
@@ -80,17 +82,6 @@ def test_quantiles_of_many(monitor: PerformanceMonitor, ended: Feed) -> None:
     assert (spread.n, spread.max) == (5000, pytest.approx(values.max(), rel=1e-6))
 
 
-def test_precision_is_told(monitor: PerformanceMonitor, ended: Feed) -> None:
-    """Values over 40 octaves cost precision, and the monitor says how much."""
-    ended("near", duration=0.01)
-    assert (monitor.precision("near"), monitor.precision("nobody")) == (1 / 256, 1 / 256)
-    for power in range(-30, 11):
-        ended("far", duration=2.0**power)
-    assert monitor.precision("far") == pytest.approx(5 / 256)
-    assert monitor.precision("far", window=True) > monitor.precision("far")
-    assert monitor.skill("far").duration.max == 2.0**10
-
-
 @pytest.mark.parametrize(("n", "p95", "p99"), [(71, False, False), (72, True, False), (368, True, True)])
 def test_n_too_small(monitor: PerformanceMonitor, ended: Feed, n: int, p95: bool, p99: bool) -> None:
     """A quantile without an interval is no number: p95 takes 72 values, p99 368."""
@@ -142,55 +133,25 @@ def test_layers(monitor: PerformanceMonitor, ended: Feed) -> None:
     assert monitor.together().executions == 21
 
 
-def test_window(monitor: PerformanceMonitor, clock: FakeClock, ended: Feed) -> None:
-    """The window forgets what ended more than 60 s ago, the whole run forgets nothing."""
-    ended(duration=5.0, times=10, error=None)
-    ended(error=SkillFailedError("old"))
-    clock.advance(30)
-    ended(duration=0.1, times=10)
-    assert monitor.skill("a", window=True).duration.n == 20
-    assert monitor.skill("a", window=True).errors == {"SkillFailedError": 1}
-    clock.advance(35)
-    recent = monitor.skill("a", window=True)
-    assert (recent.executions, recent.failed, recent.errors) == (10, 0, {})
-    assert recent.duration.max == pytest.approx(0.1, rel=1 / 64)
-    assert monitor.skill("a").executions == 21
-    clock.advance(60)
-    assert monitor.skill("a", window=True).executions == 0
+def test_in_flight_of_layers(monitor: PerformanceMonitor) -> None:
+    """A layer was as busy as its own skills were, all together as all were, and what nobody ran never was."""
+    for skill_id, layer in (("a", 1), ("b", 1), ("c", 2)):
+        monitor.record_execution(skill_id, 0.1, layer=layer)
+        monitor.start_tracking(skill_id)
+    first, second = monitor.layers()
+    assert [(each.in_flight, each.peak) for each in (first, second)] == [(2, 2), (1, 1)]
+    assert (monitor.together().peak, monitor.skill("a").peak, monitor.get_performance_report().peak) == (3, 1, 3)
+    assert (monitor.skill("nope").peak, monitor.skill("nope").in_flight) == (0, 0)
 
 
-def test_window_after_a_long_rest(monitor: PerformanceMonitor, clock: FakeClock, ended: Feed) -> None:
-    """A skill that rests for exactly as long as the ring of slots goes round is not taken for a recent one."""
-    ended(times=10)
-    clock.advance(60.0)
-    assert monitor.skill("a", window=True).executions == 0
-    ended(times=3)
-    assert monitor.skill("a", window=True).executions == 3
-
-
-def test_window_when_the_clock_is_set_back(monitor: PerformanceMonitor, clock: FakeClock, ended: Feed) -> None:
-    """What seems to end in the future is in no window, and what ends now is."""
-    clock.advance(3600)
-    ended(times=10)
-    clock.now -= 1800
-    ended(times=4)
-    assert monitor.skill("a", window=True).executions == 4
-
-
-def test_window_counts_the_end(monitor: PerformanceMonitor, clock: FakeClock, ended: Feed) -> None:
-    """An execution of 90 s that ends now is in the window of the last 60 s."""
-    clock.advance(100)
-    ended(duration=90.0)
-    assert monitor.skill("a", window=True).executions == 1
-
-
-def test_rows_of_two_slots_stay_apart(monitor: PerformanceMonitor, clock: FakeClock, ended: Feed) -> None:
-    """Records that are put aside over the end of a slot are each counted in their own."""
-    ended(duration=1.0, times=5)
-    clock.advance(55)
-    ended(duration=2.0, times=7)  # nobody has asked in between
-    clock.advance(10)
-    assert monitor.skill("a", window=True).duration.n == 7
+def test_a_layer_that_nothing_ended_in(monitor: PerformanceMonitor) -> None:
+    """Calls under way before the first of their skill ended count for the skill, and its layer was at least as busy."""
+    for _ in range(3):
+        monitor.start_tracking("a")
+    for _ in range(3):
+        monitor.record_execution("a", 0.1, layer=1)
+    (layer,) = monitor.layers()
+    assert (layer.peak, monitor.together().peak) == (3, 3)
 
 
 def test_nothing_of_an_execution_is_kept(monitor: PerformanceMonitor, ended: Feed) -> None:
@@ -309,6 +270,89 @@ def test_a_real_engine() -> None:
     asyncio.run(main())
 
 
+def test_caches_of_what_is_detached() -> None:
+    """What a result cache did while its engine was attached stays when it is detached; attached again it goes on."""
+
+    async def main() -> None:
+        async with await engine_of(answers) as engine:
+            monitor = PerformanceMonitor()
+            monitor.attach(engine)
+            for _ in range(3):
+                await engine.execute("answers", {"number": 1})
+            monitor.close()
+            await engine.execute("answers", {"number": 1})
+            kept = monitor.get_performance_report().results
+            assert kept is not None
+            assert (kept.hits, kept.misses, kept.size) == (2, 1, 1)
+            monitor.attach(engine)
+            await engine.execute("answers", {"number": 2})
+            monitor.detach(engine)
+            monitor.detach(engine)  # a second time changes nothing
+            kept = monitor.result_cache()
+            assert kept is not None
+            assert (kept.hits, kept.misses, kept.size) == (2, 2, 2)
+
+    asyncio.run(main())
+
+
+def test_a_shared_cache_counts_once() -> None:
+    """Two engines with one result cache are one cache, which is listened to until both are detached."""
+
+    async def main() -> None:
+        registry, shared = InMemorySkillRegistry(), SkillCache(10)
+        await registry.register(answers)
+        first, second = (LayeredExecutionEngine(registry, results=shared) for _ in range(2))
+        monitor = PerformanceMonitor()
+        for engine in (first, second):
+            monitor.attach(engine)
+            await engine.execute("answers", {"number": 1})
+        monitor.detach(first)
+        await second.execute("answers", {"number": 1})
+        monitor.detach(second)
+        await second.execute("answers", {"number": 1})
+        found = monitor.result_cache()
+        assert found is not None
+        assert (found.hits, found.misses, found.size, found.max_size) == (
+            1,
+            2,
+            2,
+            10,
+        )  # an engine's entries are its own
+        for engine in (first, second):
+            await engine.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_caches_are_read_while_engines_come_and_go(monitor: PerformanceMonitor, events: Any) -> None:
+    """Another thread can ask for the result caches while engines are attached and detached."""
+    failures: list[BaseException] = []
+    ended = threading.Event()
+
+    def read() -> None:
+        try:
+            while not ended.is_set():
+                monitor.result_cache()
+        except BaseException as error:  # noqa: BLE001 - told by the test
+            failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    made = [type(events)() for _ in range(200)]
+    for each in made:
+        each.results = SkillCache(1)
+        monitor.attach(each)
+    for each in made:
+        monitor.detach(each)
+    ended.set()
+    reader.join()
+    assert failures == []
+    found = monitor.result_cache()
+    assert found is not None
+    assert found.max_size == 200
+
+
 def test_executions_that_never_yield_are_bounded() -> None:
     """A loop of executions that never lets the event loop turn leaves no more than a batch put aside."""
 
@@ -327,38 +371,3 @@ def test_executions_that_never_yield_are_bounded() -> None:
             monitor.close()
 
     asyncio.run(main())
-
-
-@pytest.mark.slow
-def test_memory_is_bounded_and_flat(monitor: PerformanceMonitor, clock: FakeClock, events: Any) -> None:
-    """After a million records of one skill all that is known of it takes no more than 16 KiB for each metric."""
-    from skilllab.monitor.tally import METRICS
-
-    rng = np.random.default_rng(0)
-    book = monitor._book
-    sizes = []
-    tally = book.tally("a")
-    for turn in range(20):
-        spread = rng.lognormal((-5.0, -8.0, -7.0, 16.0), 1.0, (50_000, 4)).astype(np.float32)
-        tally.turn(turn, 1)
-        for part in np.array_split(spread, 50):
-            tally.pending += part.tobytes()
-            tally.fold()
-        sizes.append(size_of(tally))
-    assert tally.histogram("duration").count == 1_000_000
-    assert max(sizes) / len(METRICS) <= 16 * 2**10
-    assert sizes[-1] <= 1.15 * sizes[6]  # the window was full then
-
-
-def size_of(root: object) -> int:
-    import sys
-
-    seen, left, size = {id(root)}, [root], 0
-    while left:
-        thing = left.pop()
-        size += sys.getsizeof(thing)
-        for part in gc.get_referents(thing):
-            if id(part) not in seen and not isinstance(part, type):
-                seen.add(id(part))
-                left.append(part)
-    return size

@@ -80,8 +80,62 @@ def test_round_trip(busy: PerformanceMonitor) -> None:
     """A report survives JSON unchanged."""
     report = busy.get_performance_report()
     assert PerformanceReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda saved: {"skills": []},
+        lambda saved: [],
+        lambda saved: None,
+        lambda saved: saved | {"version": 2},
+        lambda saved: saved | {"elapsed": "long"},
+        lambda saved: saved | {"lag": {"p17": 1.0}},
+        lambda saved: saved | {"skills": [{"skill_id": "a"}]},
+        lambda saved: saved | {"more": 1},
+    ],
+)
+def test_what_is_no_report(busy: PerformanceMonitor, spoil: Callable[[dict[str, Any]], Any]) -> None:
+    """What `to_json` did not write is refused, and so is another version."""
     with pytest.raises(InvalidValueError, match="no report"):
-        PerformanceReport.from_json({"skills": []})
+        PerformanceReport.from_json(spoil(busy.get_performance_report().to_json()))
+
+
+def test_what_a_history_keeps(busy: PerformanceMonitor, clock: Any) -> None:
+    """Every skill has its times, its rate, its memory and its share of failures, which alone has an interval."""
+    clock.advance(10)
+    metrics = busy.get_performance_report().metrics()
+    assert metrics["slow p95"][0] == pytest.approx(0.5, rel=1 / 256)
+    assert metrics["hungry memory max"] == (200 * MIB, None)
+    assert metrics["quick rate"] == (pytest.approx(10.0), None)
+    share, between = metrics["failing errors"]
+    assert (share, between is not None and between.low < 0.5 < between.high) == (0.5, True)
+    assert "cached p95" not in metrics  # 10 runs
+
+
+@pytest.mark.slow  # imports a large library
+def test_error_frame(busy: PerformanceMonitor) -> None:
+    """The frame of errors has a row for each skill and kind; without errors it has its columns."""
+    busy.record_execution("slow", None, error=SkillFailedError("no"))
+    rows = busy.error_frame().set_index(["skill_id", "kind"])
+    assert rows.loc[("failing", "HttpStatusError: 503"), "count"] == 50
+    assert rows.loc[("failing", "HttpStatusError: 503"), "share"] == pytest.approx(0.5)
+    assert rows.loc[("slow", "SkillFailedError"), "count"] == 1
+    assert list(PerformanceMonitor().error_frame().columns) == ["skill_id", "kind", "count", "share"]
+
+
+@pytest.mark.slow  # imports a large library
+def test_precision_is_told_where_it_is_coarse(monitor: PerformanceMonitor, ended: Feed) -> None:
+    """Report, frame and text say how precise quantiles of widely spread values are; where they are precise the text is silent."""
+    for power in range(-20, 5):
+        ended("far", 2.0**power, times=20)
+    report = monitor.get_performance_report(window=True)
+    told = monitor.precision("far", window=True)
+    assert 0.01 < told == report.precision == report.frame().loc["far", "duration_precision"]
+    assert f"quantiles are right to {100 * told:.1f} %" in str(report)
+    near = PerformanceMonitor()
+    near.record_execution("near", 0.01)
+    assert "right to" not in str(near.get_performance_report())
 
 
 @pytest.mark.slow  # imports a large library
@@ -93,6 +147,18 @@ def test_plot(busy: PerformanceMonitor) -> None:
     assert "slow is the slowest: p95 of 500 ms" in plots.summary(ax)
     with pytest.raises(InvalidValueError, match="no skill has run"):
         PerformanceMonitor().get_performance_report().plot()
+
+
+def test_hungry_alone_and_together() -> None:
+    """Advice on memory says what smaller pieces save of one execution, and of those under way at once."""
+    (one,) = recommendations([SkillFigures("a", 1, memory_used=Spread(9, 80 * MIB, max=100 * MIB))], Spread(), None)
+    assert "take up to 50.0 MiB off one execution;" in one.effect
+    assert "at once" not in one.problem
+    (many,) = recommendations(
+        [SkillFigures("a", 1, peak=4, memory_used=Spread(9, 80 * MIB, max=100 * MIB))], Spread(), None
+    )
+    assert "200 MiB off the 4 together" in many.effect
+    assert "than 150 MiB fails" in many.effect
 
 
 def test_html_is_escaped(monitor: PerformanceMonitor, ended: Feed) -> None:
@@ -176,16 +242,33 @@ def test_held_up_loop(monitor: PerformanceMonitor, events: Any, ended: Feed) -> 
     events.tell(LoopBlockedEvent("loop-blocked", "", "a", 0.0, 0.3, "m.f (m.py:3)"))
     late = Spread(1000, 0.1, 0.1, 0.2, 0.3, 0.3)
     (found,) = recommendations(monitor.figures(), late, None)
-    assert "m.f (m.py:3)" in found.problem
+    assert "the event loop once, for 300 ms at most, at m.f (m.py:3)" in found.problem
     (other,) = recommendations([], late, None)
     assert other.subject == "engine"
+
+
+def test_what_the_window_forgot_is_not_advised(
+    monitor: PerformanceMonitor, clock: Any, events: Any, ended: Feed
+) -> None:
+    """A step that held up the loop before the window is in the report of the whole run, and in that of the window no more."""
+    ended()
+    events.tell(LoopBlockedEvent("loop-blocked", "", "a", clock(), 0.3, "m.f (m.py:3)"))
+    assert len(monitor.get_performance_report(window=True).recommendations) == 1
+    clock.advance(3600)
+    ended()
+    assert monitor.get_performance_report(window=True).recommendations == ()
+    assert len(monitor.get_performance_report().recommendations) == 1
+    late = Spread(1000, 0.1, 0.1, 0.2, 0.3, 0.3)
+    (found,) = recommendations(monitor.figures(window=True), late, None)
+    assert found.subject == "engine"
 
 
 def test_small_result_cache() -> None:
     """A result cache that throws out what may be asked for again is advised; one that only misses is not."""
     (found,) = recommendations([], Spread(), ResultCache(hits=500, misses=500, evictions=400, size=10, max_size=10))
     assert found.evidence["evictions"] == 400
-    assert "40.0 % more hits" in found.effect
+    assert "40.0 % more of the look-ups hit" in found.effect
+    assert "max_size=20" in found.change
     assert recommendations([], Spread(), ResultCache(hits=0, misses=1000, size=1000, max_size=2000)) == ()
 
 

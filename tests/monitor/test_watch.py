@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from skilllab.engine.engine import ActiveExecution
 from skilllab.errors import InvalidValueError, SkillFailedError
 from skilllab.monitor import Alert, PerformanceMonitor
 from skilllab.monitor.rules import METRICS, Rule
@@ -106,6 +107,65 @@ def test_silence_clears(monitor: PerformanceMonitor, clock: FakeClock, ended: Fe
     assert str(watch.alerts[1]).endswith("mean –")
 
 
+def test_a_hung_call_clears_nothing(monitor: PerformanceMonitor, clock: FakeClock) -> None:
+    """While a call of the skill is under way an alert without values stays; it clears when nothing is, or when calls end well."""
+    watch = watch_of(monitor, clock, "p95 of a > 1 ms", "p95 of a > 1 ms and mean of b > 1 s", "p95 of any > 1 ms")
+    for _ in range(20):
+        monitor.record_execution("a", 1.0)
+    monitor.record_execution("b", 2.0)
+    watch.look()
+    assert states(watch) == ["firing"] * 3
+    monitor.start_tracking("a")
+    clock.advance(600)
+    watch.look()
+    assert [alert.rule for alert in watch.alerts if alert.state == "cleared"] == ["p95 of a > 1 ms and mean of b > 1 s"]
+    monitor.record_execution("a", 600.0)
+    watch.look()
+    assert watch.firing == ()
+
+
+def test_known_values_clear_beside_a_hung_call(monitor: PerformanceMonitor, clock: FakeClock) -> None:
+    """One call that hangs does not keep the alert on once enough others end in time."""
+    watch = watch_of(monitor, clock, "p95 of a > 100 ms")
+    monitor.start_tracking("a")
+    for duration in (1.0, 0.01):
+        for _ in range(20):
+            monitor.record_execution("a", duration)
+        monitor.start_tracking("a")
+        watch.look()
+        clock.advance(600)
+    assert states(watch) == ["firing", "cleared"]
+
+
+def test_the_oldest_call(monitor: PerformanceMonitor, clock: FakeClock, events: Any) -> None:
+    """A rule about the oldest call fires as it hangs, whoever told of it, and clears as it ends."""
+    watch = watch_of(monitor, clock, "oldest of any > 30 s", "oldest > 30 s")
+    events.active = (ActiveExecution("1", "b", clock() - 20, "running"), ActiveExecution("2", "b", clock(), "running"))
+    monitor.start_tracking("a")
+    clock.advance(5)
+    monitor.start_tracking("a")
+    clock.advance(10)
+    watch.look()
+    assert [(alert.skill_id, alert.values[0]) for alert in watch.alerts] == [("b", 35.0), (None, 35.0)]
+    events.active = ()
+    monitor.record_execution("a", 10.0)  # the second of the two
+    assert monitor.share("oldest", "a") == 15.0
+    watch.look()
+    assert watch.firing == ()
+    assert monitor.share("oldest", "b") is None
+
+
+def test_an_alert_tells_a_coarse_precision(monitor: PerformanceMonitor, clock: FakeClock, ended: Feed) -> None:
+    """A quantile of widely spread values is told with its precision, the greatest value is exact."""
+    for power in range(-20, 1):
+        ended(duration=2.0**power, times=20)
+    watch = watch_of(monitor, clock, "p95 of a > 1 ms", "max of a >= 1 s", "max of a > 1 s")
+    watch.look()
+    p95, greatest = watch.alerts
+    assert "(right to " in p95.text
+    assert (greatest.values, "right" in greatest.text) == ((1.0,), False)
+
+
 @pytest.mark.parametrize(
     ("rule", "broken"),
     [
@@ -118,6 +178,7 @@ def test_silence_clears(monitor: PerformanceMonitor, clock: FakeClock, ended: Fe
         ("cached of a > 50 %", False),
         ("rate > 0.1 /s", True),
         ("in-flight > 0", False),
+        ("oldest > 0 s", False),
         ("p50 < 1 ms", False),
         ("lag-p99 > 1 ms", False),
         ("mean of nobody > 1 ns", False),
@@ -160,6 +221,19 @@ def test_bad_arguments(monitor: PerformanceMonitor) -> None:
     for given in ({"interval": 0.0}, {"interval": float("nan")}, {"rules": "p95 > 1 s"}, {"on_alert": callback}):
         with pytest.raises(InvalidValueError, match=next(iter(given))):
             monitor.watch(**given)  # type: ignore[arg-type]
+
+
+def test_what_is_closed_is_forgotten() -> None:
+    """A monitor keeps no watch and no endpoint that was closed."""
+
+    async def main() -> None:
+        with PerformanceMonitor() as monitor:
+            for _ in range(3):
+                monitor.watch(60.0).close()
+                monitor.serve_prometheus().close()
+            assert (monitor._watches, monitor._endpoints) == (set(), set())
+
+    asyncio.run(main())
 
 
 def test_every_rule_metric_parses() -> None:

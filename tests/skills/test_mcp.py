@@ -68,11 +68,19 @@ def is_gone(pid: int) -> bool:
     return not os.path.exists(f"/proc/{pid}")
 
 
-def wait_until_gone(pid: int, seconds: float = 20.0) -> bool:
+def runs(pid: int) -> bool:
+    """Whether a process has not ended; nobody may have waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_until_ended(pid: int, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
-    while not is_gone(pid) and time.monotonic() < end:
+    while runs(pid) and time.monotonic() < end:
         time.sleep(0.02)
-    return is_gone(pid)
+    return not runs(pid)
 
 
 # a server that works
@@ -195,7 +203,29 @@ def test_the_server_ends_with_a_killed_program() -> None:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-    assert wait_until_gone(pid)
+    assert wait_until_ended(pid)
+
+
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"
+
+
+@pytest.mark.slow
+def test_a_server_that_ignores_the_end_goes_with_a_killed_program() -> None:
+    """A server that heeds neither the end of its pipes nor SIGTERM is killed a moment after a program that was killed."""
+    code = (
+        "import asyncio, os, signal, sys\nfrom skilllab.skills._session import Server, Session\n"
+        "async def main():\n    session = Session(Server(argv=tuple(sys.argv[1:])))\n"
+        "    opening = asyncio.create_task(session.open(60))\n"
+        "    while session.pid is None:\n        await asyncio.sleep(0.01)\n"
+        "    await asyncio.sleep(0.2)\n    print(session.pid, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())"
+    )
+    command = [sys.executable, "-c", code, sys.executable, "-c", STUBBORN]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    pid = int(done.stdout)
+    assert runs(pid)
+    assert wait_until_ended(pid)
 
 
 # a server that never begins
@@ -232,6 +262,14 @@ def test_a_refused_connection() -> None:
     assert "hidden" not in str(caught.value)
 
 
+def test_a_command_is_told_without_its_secrets() -> None:
+    """The message of a server that does not begin names its command, with *** for a token."""
+    command = ["sh", "-c", "exit 3", "--token", "hidden", "--api-key=hidden"]
+    with pytest.raises(ServerLostError, match=r"sh -c exit 3 --token \*\*\* --api-key=\*\*\*") as caught:
+        asyncio.run(from_mcp(command))  # type: ignore[arg-type]
+    assert "hidden" not in str(caught.value)
+
+
 def test_an_address_that_never_answers() -> None:
     """A server that takes the connection and says nothing is given up after the timeout."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -249,6 +287,9 @@ def test_an_address_that_never_answers() -> None:
         ('python "unclosed', {}, "is no command"),
         ("no-such-program-here --stdio", {}, "'no-such-program-here' is no program"),
         ("http:///mcp", {}, "has no host"),
+        ("http://[x/mcp", {}, "has no host"),
+        ("python --token hidden 'unclosed", {}, r"--token \*\*\*"),
+        ("~/no-such-program-here", {}, f"'{Path.home()}/no-such-program-here' is no program"),
         (COMMAND, {"timeout": 0}, "timeout=0"),
         (COMMAND, {"timeout": float("nan")}, "timeout=nan"),
     ],

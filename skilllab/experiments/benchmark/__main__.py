@@ -14,6 +14,7 @@ from skilllab.demo.wire import pack
 from skilllab.errors import SkilllabError
 from skilllab.experiments.benchmark.rounds import Rounds
 from skilllab.experiments.benchmark.runs import Run
+from skilllab.programs.lifeline import die_with
 
 
 async def measured(arms: bytes, asked: dict[str, Any]) -> Run:
@@ -33,6 +34,7 @@ async def measured(arms: bytes, asked: dict[str, Any]) -> Run:
 
 def main() -> None:
     """Answers once, with what was measured or with the error; what the arms print goes nowhere."""
+    die_with(*map(int, sys.argv[1:3]))
     out = os.dup(1)
     os.dup2(2, 1)
     path, arms, asked = pickle.loads(sys.stdin.buffer.read())

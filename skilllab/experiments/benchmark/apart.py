@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import pickle
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -54,13 +55,25 @@ def packed(arms: Mapping[str, Arm]) -> bytes:
 
 
 async def run_apart(arms: bytes, asked: Mapping[str, Any]) -> Run:
-    """Returns what a fresh process measures; it ends with the caller, also when that is cancelled.
+    """Returns what a fresh process measures; it ends with the caller, also when that is cancelled or killed.
 
     Raises what the arms raise there, and SkilllabError when the process ends without a word.
     """
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", __package__, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True
-    )
+    watched, lifeline = os.pipe()
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", __package__, str(watched), str(os.getpid())),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            pass_fds=(watched,),
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(lifeline)
+        raise
+    finally:
+        os.close(watched)
     assert child.stdin is not None
     assert child.stdout is not None
     try:
@@ -73,6 +86,7 @@ async def run_apart(arms: bytes, asked: Mapping[str, Any]) -> Run:
             f"the process of a benchmark ended with exit code {code} and no result: run it again"
         ) from None
     finally:
+        os.close(lifeline)
         if child.returncode is None:
             child.kill()
         await child.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ _OURS = "skilllab"
 
 
 def write_pyperf(result: BenchmarkResult, path: Path) -> None:
-    """Writes a result: a benchmark for each arm, a run for each process, warm-up apart from the values."""
+    """Writes a result: a benchmark for each arm, a run for each process, warm-up apart from the values.
+
+    Raises InvalidValueError for a path that cannot be written; a file that was there before is then as it was.
+    """
     benchmarks = []
     for name in result.names:
         runs = [_run(times) for times in result.times(name)]
@@ -33,16 +37,17 @@ def write_pyperf(result: BenchmarkResult, path: Path) -> None:
         "platform": platform.platform(),
     }
     written = {"version": _FORMAT, "metadata": common, "benchmarks": benchmarks, _OURS: result.to_json()}
-    path.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
+    _replace(path, json.dumps(written, separators=(",", ":")) + "\n")
 
 
 def read_pyperf(path: str | Path) -> BenchmarkResult:
     """Returns the benchmarks of a file in pyperf's JSON as arms, those of pyperf itself included.
 
     Arms of another program's file did not share their rounds: their comparisons are wider, and say so. Benchmarks that
-    measure something else than seconds, and files that are no such JSON, raise InvalidValueError.
+    measure something else than seconds, files that are no such JSON, and paths that cannot be read, raise
+    InvalidValueError.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    text = _text(Path(path))
     try:
         read = json.loads(text)
         if _OURS in read:
@@ -51,7 +56,9 @@ def read_pyperf(path: str | Path) -> BenchmarkResult:
         if read["version"] != _FORMAT:
             raise InvalidValueError(f"version(={read['version']!r}) of {Path(path).name} must be {_FORMAT!r}")
         arms = dict(_arm(benchmark, common) for benchmark in read["benchmarks"])
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except InvalidValueError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InvalidValueError(f"{Path(path).name} is not pyperf's JSON: {type(error).__name__}: {error}") from error
     if not arms:
         raise InvalidValueError(f"{Path(path).name} holds no benchmark")
@@ -59,6 +66,33 @@ def read_pyperf(path: str | Path) -> BenchmarkResult:
     processes = range(max(map(len, arms.values())))
     runs = tuple({name: found[i] for name, found in arms.items() if i < len(found)} for i in processes)
     return BenchmarkResult(runs, design, 0.0)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        message = (
+            f"{path} cannot be read: {error.strerror or error}: name a file that `save_pyperf` or pyperf has written"
+        )
+        raise InvalidValueError(message) from error
+    except UnicodeDecodeError as error:
+        message = f"{path} is not pyperf's JSON: it is no text in UTF-8; unpack it first if it is packed (.json.gz)"
+        raise InvalidValueError(message) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: beside its place first."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror or error}; nothing was changed: name a file in a folder that can be"
+        raise InvalidValueError(message) from error
 
 
 def _run(times: ArmTimes) -> dict[str, Any]:

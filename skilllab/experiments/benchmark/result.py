@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skilllab import format as fmt
-from skilllab import series, stats
+from skilllab import series
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.benchmark.comparing import Compared, compare
 from skilllab.experiments.benchmark.runs import ArmTimes, Run
@@ -250,8 +250,10 @@ class BenchmarkResult:
 
         Of fewer values than tell whether they do, it is that of independent ones.
         """
-        of = series if len(column) >= series.enough(0.95, self.design.confidence) else stats
-        return of.quantile_interval(column, 0.95, self.design.confidence)
+        confidence = self.design.confidence
+        if len(column) < series.enough(0.95, confidence):
+            return quantile_interval(column, 0.95, confidence)
+        return series.quantile_interval(column, 0.95, confidence)
 
     def _drifts(self, name: str) -> bool:
         """Whether the last quarter of the rounds is faster than the first, by more than chance makes of it."""

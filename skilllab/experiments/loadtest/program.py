@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import importlib
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
-import threading
 import traceback
 from typing import Any
 
@@ -26,37 +23,18 @@ from skilllab.experiments.loadtest.generator import run
 from skilllab.experiments.loadtest.records import Requests
 from skilllab.histogram import Histogram
 from skilllab.model import HttpHandler
+from skilllab.programs.lifeline import die_with
 from skilllab.registry import InMemorySkillRegistry
 
 _EVERY = 0.25  # s between two batches
 _PATIENCE = 0.03  # s that what was stopped may take to end; then it ends with this process
-_LOOK_UP = 0.25  # s between two looks for the parent: a child of its may hold the pipe open after its end
 
 
 def main() -> None:
     """Serves whoever started this process, until they close the connection, say stop, or die."""
     sock, lifeline, parent = map(int, sys.argv[1:4])
-    _die_with(lifeline, parent)
+    die_with(lifeline, parent)
     asyncio.run(_serve(socket.socket(fileno=sock)))
-
-
-def _die_with(lifeline: int, parent: int) -> None:
-    """Has this process killed when its parent is gone: by the system where it can, and by a thread that looks.
-
-    PR_SET_PDEATHSIG would follow the thread that started it. The system's signal needs no interpreter lock, which code in
-    C may hold for ever; a pipe that nobody writes to has no other news than its end (fcntl(2), F_SETSIG).
-    """
-    if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-
-    def watch() -> None:
-        while os.getppid() == parent and not select.select([lifeline], [], [], _LOOK_UP)[0]:
-            continue
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="skilllab-lifeline", daemon=True).start()
 
 
 async def _serve(sock: socket.socket) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from skilllab import format as fmt
-from skilllab.experiments.trial.advice import first_finding
+from skilllab.experiments.trial.advice import First, first_finding
 from skilllab.experiments.trial.result import ToolTrial, TrialResult, estimate
+from skilllab.skills.redaction import HIDDEN
 from skilllab.stats import quantile
 
 WIDTH = 118
@@ -32,16 +33,17 @@ def paragraph(result: TrialResult) -> str:
     return (
         f"Trial of {result.title}: {fmt.count(result.calls)} calls of {_tools(len(result.tools))} in "
         f"{fmt.duration(result.elapsed)}, {fmt.count(result.errors)} failed. {first_finding(result).text} "
-        f"Next: {first_finding(result).command}"
+        f"{' '.join(_next(first_finding(result)))}"
     )
 
 
 def _head(result: TrialResult) -> Iterator[str]:
     yield f"{result.title}"
     stopped = ", stopped by hand" if result.stopped else ""
+    pings = " with the pings" if result.pings else ""
     yield (
         f"{fmt.count(result.calls)} calls in {fmt.duration(result.elapsed)}{stopped}: one at a time, at most "
-        f"{fmt.rate(result.rate)}; nothing was tried again or answered from a cache"
+        f"{fmt.rate(result.rate)}{pings}; nothing was tried again or answered from a cache"
     )
     if result.others is not None and result.others > _BUSY:
         yield f"warning  other programs used {fmt.ratio(result.others, 0)} of the processors: times are longer than they are alone"
@@ -66,13 +68,18 @@ def _apart(result: TrialResult) -> list[str]:
 
 
 def _table(result: TrialResult) -> list[str]:
-    shown = sorted(result.tools, key=lambda tool: -(tool.calls + bool(tool.errors)))[:_MOST_TOOLS]
+    shown = _shown(result)
     rows: list[tuple[str, ...]] = [
         ("tool", "calls", "first", "handler p50 (95 %)", "handler p95 (95 %)", "longest", "size", "errors")
     ]
     rows += [_row(tool) for tool in shown]
     more = len(result.tools) - len(shown)
     return [*_columns(rows, "lrrrrrrr"), *([f"and {more} more, which the stored result has"] if more else [])]
+
+
+def _shown(result: TrialResult) -> list[ToolTrial]:
+    """Returns the tools that the page has room for: those that failed or hung first, then the most called."""
+    return sorted(result.tools, key=lambda tool: (not tool.errors and not tool.cut, -tool.calls))[:_MOST_TOOLS]
 
 
 def _columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
@@ -115,13 +122,18 @@ def _quantile(values: npt.ArrayLike, q: float) -> str:
 
 
 def _rest(result: TrialResult) -> Iterator[str]:
-    for tool in result.tools[:_MOST_TOOLS]:
+    for tool in _shown(result):
         for kind, count in tool.errors.items():
             yield f"{tool.name}: {count} × {kind}: {tool.said(kind)}"
         if tool.gave_up:
-            yield f"{tool.name}: left alone after so many failures in a row"
+            yield f"{tool.name}: left alone after {tool.failed_last} failures in a row"
         if tool.cut:
-            yield f"{tool.name}: a call was cut off at the end, and counts as nothing"
+            cut = (
+                "1 call was cut off at the end and counts"
+                if tool.cut == 1
+                else f"{tool.cut} calls were cut off and count"
+            )
+            yield f"{tool.name}: {cut} as nothing"
     if result.memory:
         sizes = [size for _, size in result.memory]
         yield (
@@ -139,9 +151,19 @@ def _rest(result: TrialResult) -> Iterator[str]:
 def _closing(result: TrialResult, kept: str) -> Iterator[str]:
     found = first_finding(result)
     yield f"First finding: {found.text}"
-    yield f"{_NEXT}{found.command}"
+    yield from _next(found)
     if kept:
         yield kept
+
+
+def _next(found: First) -> Iterator[str]:
+    """Returns the next command, or what to do where no command would show more."""
+    if not found.command:
+        yield f"No next command: {found.instead}."
+        return
+    yield f"{_NEXT}{found.command}"
+    if HIDDEN in found.command:
+        yield f"(In this command {HIDDEN} stands for secrets, which are left out: put them in again.)"
 
 
 def _wrapped(lines: Iterator[str]) -> list[str]:

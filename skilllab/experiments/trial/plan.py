@@ -10,6 +10,10 @@ from skilllab.errors import InvalidValueError
 from skilllab.experiments.trial.made_up import made_up
 from skilllab.experiments.trial.target import Target
 from skilllab.loading import compile_schemas
+from skilllab.skills.redaction import redacted
+
+NOT_CHOSEN = "not chosen"
+"""Why a tool is passed over that was not asked for."""
 
 Ask = Callable[[str, Mapping[str, Any]], bool]
 
@@ -39,7 +43,7 @@ def planned(
     """
     _require_known(target, [*allow, *tools])
     chosen = [name for name in target.tools if not tools or name in tools]
-    passed = {name: "not chosen" for name in target.tools if name not in chosen}
+    passed = {name: NOT_CHOSEN for name in target.tools if name not in chosen}
     for name in chosen:
         if name not in target.allowed and name not in allow:
             passed[name] = f"does not say that it only reads: --allow {name}"
@@ -53,7 +57,7 @@ def planned(
             passed[name] = why
     if not calls:
         told = "; ".join(f"{name}: {why}" for name, why in passed.items()) or "it has no tools"
-        raise InvalidValueError(f"nothing to call at {target.text}: {told}")
+        raise InvalidValueError(f"nothing to call at {redacted(target.text)}: {told}")
     return TrialPlan(calls, passed)
 
 
@@ -61,7 +65,7 @@ def _require_known(target: Target, names: Sequence[str]) -> None:
     for name in names:
         if name not in target.tools:
             known = ", ".join(target.tools) or "none"
-            raise InvalidValueError(f"no tool is called {name!r}: {target.text} has {known}")
+            raise InvalidValueError(f"no tool is called {name!r}: {redacted(target.text)} has {known}")
 
 
 def _given(may: Sequence[str], params: Mapping[str, Any] | None, target: Target) -> dict[str, Mapping[str, Any]]:

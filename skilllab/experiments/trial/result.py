@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import html
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,8 @@ import numpy.typing as npt
 from skilllab import series
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.trial.target import Kind
+from skilllab.settings import TRIAL_TIMEOUT
+from skilllab.skills.redaction import redacted, redacted_params
 from skilllab.stats import Array, Interval, quantile, smallest_n
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ class ToolTrial:
         kinds = [kind for kind in (self.first_error, *self.error) if kind]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds), key=lambda kind: (-kinds.count(kind), kind))}
 
+    @property
+    def failed_last(self) -> int:
+        """How many of the last calls failed, one after the other."""
+        kinds = [*(() if self.first is None else (self.first_error,)), *self.error]
+        return len(list(takewhile(bool, reversed(kinds))))
+
     def said(self, kind: str) -> str:
         """Returns what one error of the kind said, without the tool's name before it."""
         return self.messages[kind].removeprefix(f"{self.name}: ")
@@ -100,9 +107,10 @@ class TrialResult:
     """What a trial saw. started: seconds since the epoch; all other times in seconds, sizes in bytes.
 
     target, kind, title: what was tried. connect: until it could be called; connecting: what that was; reconnects: of a server
-    that was lost. rate: calls a second at most, one at a time. elapsed: of the trial, at most `duration` was asked for.
-    allow: tools that were called since they were named, without saying that they only read. passed_over: why each other tool
-    was not called. floor: what a call takes that does nothing on the same way through the
+    that was lost. rate: requests a second at most, calls and pings together, one at a time. elapsed: of the trial, at most
+    `duration` was asked for; timeout: of one call. allow: tools that were called since they were named, without saying that
+    they only read. options: what else the command line took to open the target, names of secrets and never their values.
+    passed_over: why each other tool was not called. floor: what a call takes that does nothing on the same way through the
     engine, in the same run. pings: round trips to the server that ask for nothing. memory: (time, bytes) of a server that
     was started, with all its processes. others: share of the processors that other programs used. stopped: by whoever ran it.
     """
@@ -117,7 +125,9 @@ class TrialResult:
     elapsed: float
     tools: tuple[ToolTrial, ...]
     passed_over: Mapping[str, str]
+    timeout: float = TRIAL_TIMEOUT
     allow: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     floor: tuple[float, ...] = ()
     pings: tuple[float, ...] = ()
@@ -215,8 +225,10 @@ class TrialResult:
         return f"<pre>{html.escape(page(self))}</pre>"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON values that `from_json` reads; an address comes without password and query, which may be secret."""
-        return {"version": _VERSION, **_plain(asdict(self)), "target": _without_secrets(self.target)}
+        """Returns plain JSON values that `from_json` reads; `***` stands for what may be secret in target and parameters."""
+        plain = _plain(asdict(self))
+        tools = [{**tool, "params": redacted_params(tool["params"])} for tool in plain["tools"]]
+        return {"version": _VERSION, **plain, "target": redacted(self.target), "tools": tools}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], /) -> Self:
@@ -231,13 +243,6 @@ class TrialResult:
             return cls(**fields)
         except (TypeError, KeyError, AttributeError) as error:
             raise InvalidValueError(f"this is no trial as to_json writes it: {error}") from error
-
-
-def _without_secrets(target: str) -> str:
-    if not re.match(r"https?://", target, re.IGNORECASE):
-        return target
-    parts = urlsplit(target)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -23,12 +23,13 @@ from skilllab.loading import LoadedSkill, load
 from skilllab.outcome import ExecutionResult
 from skilllab.programs import tree
 from skilllab.settings import TRIAL_DURATION, TRIAL_LONGEST, TRIAL_RATE, TRIAL_TIMEOUT
+from skilllab.skills.redaction import redacted_addresses
 
-_PING_EVERY = 4  # calls; a ping is a request as well, and the ceiling is meant for both
+_PING_EVERY = 5  # requests: one ping on four calls, and the ceiling is for both together
 _FAILURES = 10  # in a row, after which a tool is left alone
 _LAST = 0.5  # s that a call may still take at the end
 _MEMORY_EVERY = 0.5  # s
-_HIGHEST_RATE = 1000.0
+HIGHEST_RATE = 1000.0
 
 OnProgress = Callable[[float, int, int], object]
 
@@ -47,10 +48,11 @@ async def trial(
 ) -> TrialResult:
     """Calls the planned tools in turn, one call at a time, and returns what was seen.
 
-    rate: calls a second at most, pings to the server not counted, of which there is one in four calls. duration: seconds in
-    which calls begin, at most 60. timeout: seconds that one call may take. seed: of the times between calls, which vary by
-    half so that they keep no step with the target. stop: ends it, with what was measured kept. on_progress: told (seconds
-    gone, calls, errors) after each call.
+    rate: requests a second at most, calls and pings to the server together: one ping comes on four calls where there is
+    something to ping, and connecting again to a lost server comes on top. duration: seconds in which calls begin, at most 60.
+    timeout: seconds that one call may take. seed: of the times between requests, which vary by half so that they keep no step
+    with the target. stop: ends it, with what was measured kept. on_progress: told (seconds gone, calls, errors) after each
+    request.
     Nothing is tried again and nothing is kept from calls before: retries, breakers and caches are off.
     """
     checked(rate=rate, duration=duration, timeout=timeout)
@@ -73,7 +75,7 @@ async def trial(
 
 def checked(*, rate: float, duration: float, timeout: float) -> None:
     """Raises InvalidValueError for a rate, a duration or a timeout that a trial does not have."""
-    limits = {"rate": (rate, _HIGHEST_RATE), "duration": (duration, TRIAL_LONGEST), "timeout": (timeout, TRIAL_LONGEST)}
+    limits = {"rate": (rate, HIGHEST_RATE), "duration": (duration, TRIAL_LONGEST), "timeout": (timeout, TRIAL_LONGEST)}
     for name, (value, most) in limits.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
             raise InvalidValueError(f"{name}={value!r} must be a number above 0 and up to {most:g}: a trial is gentle")
@@ -133,19 +135,17 @@ class _Run:
         self._end = self._begin + self._duration
         gaps = np.random.default_rng(self._seed)
         due = self._begin
+        calls = itertools.count()
         for number in itertools.count():
             names = [name for name, calls in self._tools.items() if not calls.gave_up]
             if not names or due >= self._end or self._clock() >= self._end:
                 return
             await asyncio.sleep(due - self._clock())  # at once when that is past
             late = max(0.0, self._clock() - due)
-            if number % 2:  # in turn before and after, since whoever comes second finds the machine otherwise
-                await self._nothing()
-            await self._call(names[number % len(names)], late)
-            if not number % 2:
-                await self._nothing()
-            if not number % _PING_EVERY:
-                await self._ping()
+            if self._target.ping is not None and number % _PING_EVERY == 1:
+                await self._ping(self._target.ping)
+            else:
+                await self._turn(next(calls), names, late)
             self._look()
             self._tell()
             due = max(due + gaps.uniform(0.5, 1.5) / self._rate, self._clock())
@@ -161,10 +161,12 @@ class _Run:
             connecting=self._target.connecting,
             rate=self._rate,
             duration=self._duration,
+            timeout=self._timeout,
             elapsed=self._clock() - self._begin,
             tools=tuple(calls.trial(name, self._plan.calls[name]) for name, calls in self._tools.items()),
             passed_over=dict(self._plan.passed_over),
             allow=tuple(name for name in self._tools if name not in self._target.allowed),
+            options=self._target.options,
             problems=self._target.problems,
             floor=tuple(self._floor),
             pings=tuple(self._pings),
@@ -175,6 +177,14 @@ class _Run:
             seed=self._seed,
             started=started,
         )
+
+    async def _turn(self, number: int, names: Sequence[str], late: float) -> None:
+        """Calls the tool whose turn it is, and what does nothing."""
+        if number % 2:  # in turn before and after, since whoever comes second finds the machine otherwise
+            await self._nothing()
+        await self._call(names[number % len(names)], late)
+        if not number % 2:
+            await self._nothing()
 
     async def _call(self, name: str, late: float) -> None:
         start = self._clock()
@@ -194,14 +204,13 @@ class _Run:
         await self.engine.call(self._target.nothing.id, cache=False)
         self._floor.append(self._clock() - start)
 
-    async def _ping(self) -> None:
+    async def _ping(self, ping: Callable[[], Awaitable[float]]) -> None:
         """Measures the way to the server, without work of a tool."""
-        if self._target.ping is None or self._clock() >= self._end:
-            return
         connects = len(self._target.connects)
+        limit = min(self._timeout, max(_LAST, self._end - self._clock()))
         try:
-            async with asyncio.timeout(self._timeout):
-                taken = await self._target.ping()
+            async with asyncio.timeout(limit):
+                taken = await ping()
         except (SkilllabError, TimeoutError):
             return  # a server that is lost shows in the calls
         if len(self._target.connects) == connects:
@@ -277,5 +286,5 @@ def _size(output: Any) -> float:
 
 
 def _line(text: str, limit: int = 200) -> str:
-    line = " ".join(text.split())
+    line = redacted_addresses(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

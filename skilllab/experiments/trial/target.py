@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -19,10 +19,12 @@ from skilllab.errors import InvalidDefinitionError, InvalidValueError, Transport
 from skilllab.model import FunctionHandler, SkillDefinition
 from skilllab.skills.mcp import READ_ONLY, McpSource, from_mcp, reason
 from skilllab.skills.module import ModuleSource, from_module
+from skilllab.skills.redaction import redacted, redacted_addresses
 
 Kind = Literal["module", "mcp", "http"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+_MCP = re.compile(r"https?://[^/?#]*(/[^?#]*)?/mcp/*([?#].*)?", re.IGNORECASE | re.DOTALL)
 _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NOTHING = "skilllab-nothing"  # the id of what does nothing
 
@@ -35,7 +37,8 @@ class Target:
     that whoever gave the target has named. connect: seconds until it could be called. connecting: what that was.
     nothing: a skill of the same kind that does nothing, whose time is the noise floor. ping: returns the seconds of a round
     trip to the server that asks for nothing. pid: returns the process of a server that was started, else None.
-    connects: connections made so far. problems: what its tools could not be taken as.
+    connects: connections made so far. problems: what its tools could not be taken as. options: of the command line, which
+    open it again besides its text: `--env NAME`, `--header NAME:VARIABLE`.
     """
 
     kind: Kind
@@ -50,6 +53,7 @@ class Target:
     pid: Callable[[], int | None] = lambda: None
     connects: Sequence[float] = field(default=())
     problems: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def kind_of(target: str) -> Kind:
@@ -61,7 +65,7 @@ def kind_of(target: str) -> Kind:
     if _MODULE.fullmatch(target):
         return "module"
     if re.match(r"https?://", target, re.IGNORECASE):
-        return "mcp" if urlsplit(target).path.rstrip("/").endswith("/mcp") else "http"
+        return "mcp" if _MCP.fullmatch(target) else "http"
     return "mcp"
 
 
@@ -81,6 +85,8 @@ async def opened(
     cannot be reached or does not answer, InvalidDefinitionError for a function that cannot be a skill.
     """
     kind = kind or kind_of(target)
+    again = [option for name in env or {} for option in ("--env", name)]
+    again += [option for name in headers or {} for option in ("--header", f"{name}:{_variable(name)}")]
     if kind not in KINDS:
         raise InvalidValueError(f"kind={kind!r} must be one of {', '.join(KINDS)}")
     if not target.strip():
@@ -89,12 +95,17 @@ async def opened(
         yield _module(target)
     elif kind == "mcp":
         async with await from_mcp(target, env=env, headers=headers, timeout=timeout) as source:
-            yield _mcp(target, source)
+            yield replace(_mcp(target, source), options=tuple(again))
     else:
         connect = await _connect_time(target, timeout)
         # what the same request costs to a server that answers at once, in a process of its own as the target is
         async with DemoProcess() as server:
-            yield _http(target, headers or {}, connect, server.url)
+            yield replace(_http(target, headers or {}, connect, server.url), options=tuple(again))
+
+
+def _variable(header: str) -> str:
+    """Returns the name of an environment variable for a header's value, which itself is told to nobody."""
+    return re.sub(r"\W", "_", header).upper()
 
 
 def _module(target: str) -> Target:
@@ -144,7 +155,9 @@ def _http(target: str, headers: Mapping[str, str], connect: float, floor: str) -
     try:
         definition = http_skill(id="GET", url=target, headers=headers)
     except InvalidDefinitionError as error:
-        raise InvalidValueError(f"{target!r} cannot be requested: {error}") from error
+        raise InvalidValueError(
+            f"{redacted(target)!r} cannot be requested: {redacted_addresses(str(error))}"
+        ) from error
     parts = urlsplit(target)
     return Target(
         kind="http",
@@ -160,13 +173,13 @@ def _http(target: str, headers: Mapping[str, str], connect: float, floor: str) -
 
 async def _connect_time(url: str, timeout: float) -> float:
     """Returns the seconds that a connection to the address takes; raises TransportError when there is none to be had."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
-    except ValueError as error:
-        raise InvalidValueError(f"{url!r} has no port that can be one: {error}") from None
+    except ValueError:  # whose words may quote what was meant as a password
+        raise InvalidValueError(f"{redacted(url)!r} has no port or no host that can be one") from None
     if not parts.hostname:
-        raise InvalidValueError(f"{url!r} has no host: write http://host:port/path")
+        raise InvalidValueError(f"{redacted(url)!r} has no host: write http://host:port/path")
     secure = ssl.create_default_context() if parts.scheme.lower() == "https" else None
     begin = time.perf_counter()
     try:

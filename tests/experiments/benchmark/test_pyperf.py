@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,6 +109,42 @@ def test_a_file_that_cannot_be_compared_is_refused(
     """Other versions, empty files and other units than seconds are refused, with the file's name."""
     with pytest.raises(InvalidValueError, match=says):
         read_pyperf(foreign(tmp_path / "theirs.json", change))
+
+
+@pytest.mark.parametrize("change", [{"loops": "many"}, {"loops": None}])
+def test_values_that_are_none_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """A number that is none is met with the file's name, not with the error of its conversion."""
+    with pytest.raises(InvalidValueError, match=r"theirs\.json is not pyperf's JSON"):
+        read_pyperf(foreign(tmp_path / "theirs.json", lambda values: values.update(metadata=change)))
+
+
+def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """A file that is not there, a folder and what is no text are named with their path and what to do."""
+    (tmp_path / "packed.json.gz").write_bytes(b"\x1f\x8b\xff")
+    for path, says in ((tmp_path / "missing.json", "No such file"), (tmp_path, "directory")):
+        with pytest.raises(InvalidValueError, match=rf"{path} cannot be read: .*{says}.*: name a file"):
+            read_pyperf(path)
+    with pytest.raises(InvalidValueError, match=r"packed\.json\.gz is not pyperf's JSON: .* unpack it"):
+        read_pyperf(tmp_path / "packed.json.gz")
+
+
+def test_a_path_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is not there is refused with the path; a write that fails half way leaves the old file, and no other."""
+    result = measured(1e-6, "a")
+    with pytest.raises(InvalidValueError, match=r"missing/x\.json cannot be written: .*; nothing was changed"):
+        result.save_pyperf(tmp_path / "missing" / "x.json")
+    path = saved(result, tmp_path / "x.json")
+    before = path.read_bytes()
+
+    def half(self: Path, text: str, **_: Any) -> int:
+        self.write_bytes(text[:100].encode())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(InvalidValueError, match="No space left"):
+        result.save_pyperf(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ import json
 import math
 import os
 import pickle
+import subprocess
+import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from skilllab.errors import InvalidValueError, SkilllabError
@@ -204,6 +208,33 @@ def test_an_error_in_a_fresh_process_comes_back() -> None:
         run(benchmark({"a": own}, processes=1))
     with pytest.raises(SkilllabError, match="exit code 3"):
         run(benchmark({"a": lambda: os._exit(3)}, processes=1))
+
+
+KILLED = """
+import asyncio, sys, time
+from skilllab import benchmark
+
+def hangs():
+    time.sleep(60)
+
+asyncio.run(benchmark({"hangs": hangs}, processes=1))
+"""
+
+
+@pytest.mark.slow
+def test_a_fresh_process_ends_with_who_asked_for_it() -> None:
+    """Whoever benchmarks is killed outright while an arm hangs: its process is gone soon."""
+    with subprocess.Popen([sys.executable, "-c", KILLED]) as asking:
+        try:
+            process = psutil.Process(asking.pid)
+            while not (started := [each for each in process.children() if len(each.cmdline()) > 3]):
+                time.sleep(0.01)
+            while not started[0].threads()[1:]:  # its watcher
+                time.sleep(0.01)
+        finally:
+            asking.kill()
+    _, alive = psutil.wait_procs(started, timeout=2.0)
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_what_cannot_travel_is_refused() -> None:

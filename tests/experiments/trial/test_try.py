@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from skilllab import trying
 from skilllab.cli import main
 from skilllab.demo import DemoProcess
 from skilllab.errors import InvalidValueError, TransportError
@@ -114,6 +119,24 @@ def test_bad_usage(
 
 
 @pytest.mark.slow
+def test_the_next_command_repeats_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Variables and headers are repeated by name, without their values, and so is the history, in which ~/ is the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TOKEN", "hidden")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    given = ("--env", "TOKEN", "--header", "Authorization:TOKEN", "--history", "~/h.sqlite")
+    arguments = ("textwrap:dedent", "--params", '{"text": "tea"}', "--duration", "0.2", "--timeout", "2")
+    assert main(["try", *arguments, *given]) == 0
+    out = capsys.readouterr().out
+    repeated = """--duration 60 --timeout 2 --env TOKEN --header Authorization:TOKEN --history '~/h.sqlite'"""
+    assert f"""Next: skilllab try textwrap:dedent --params '{{"text": "tea"}}' {repeated}""" in out
+    assert "hidden" not in out
+    assert History(tmp_path / "h.sqlite").load(1).options == given
+
+
+@pytest.mark.slow
 def test_a_target_that_fails_is_code_1(folder: Path) -> None:
     """A function that always raises ends with 1, and the page says what it raised and shows no latency."""
     done = skilllab_try(folder, "my_tools:broken", "--params", '{"x": 1}', "--rate", "200", "--duration", "1")
@@ -181,6 +204,104 @@ def test_an_mcp_server_over_its_pipes(folder: Path) -> None:
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--of={folder}" in _text(path)]
 
 
+TROUBLE = {"add": {"a": 1}, "fail": {"about": "tea"}, "stall": {"seconds": 60}, "crash": {}}
+
+
+@contextmanager
+def workshop(transport: str, folder: Path) -> Iterator[str]:
+    """A server that works, fails, hangs and crashes on request; in the end no process of it may be left over its pipes."""
+    command = [sys.executable, str(SERVER), f"--of={folder}"]
+    if transport == "stdio":
+        yield shlex.join(command)
+        assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--of={folder}" in _text(path)]
+        return
+    with subprocess.Popen([*command, "--http"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}/mcp"
+        finally:
+            server.kill()
+
+
+def tried(folder: Path, target: str, *tools: str, timeout: float = 0.3) -> tuple[int, TrialResult, float]:
+    """Runs the command in this process; returns its code, the result that it kept, and the seconds that it took."""
+    history = folder / "h.sqlite"
+    chosen = [part for name in tools for part in ("--tool", name)]
+    params = json.dumps({name: TROUBLE[name] for name in tools} if len(tools) > 1 else TROUBLE[tools[0]])
+    limits = ("--duration", "1", "--rate", "50", "--timeout", f"{timeout}", "--history", str(history))
+    begin = time.monotonic()
+    code = main(["try", target, *chosen, "--params", params, *limits])
+    return code, History(history).load(1), time.monotonic() - begin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+def test_errors_and_hanging_calls_are_counted_by_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], transport: str
+) -> None:
+    """isError is one kind of error and a call that hangs another, each with its count; what worked makes the code 0.
+
+    The calls that hang go on in the server, which ends neither with its pipes nor when it is asked to.
+    """
+    with workshop(transport, tmp_path) as target:
+        code, result, took = tried(tmp_path, target, "add", "stall", "fail")
+    add, stall, fail = result.tools
+    out = " ".join(capsys.readouterr().out.split())
+    assert code == 0
+    assert not add.errors
+    assert f"fail: {fail.errors['ToolError']} × ToolError: Error executing tool fail: no tea here" in out
+    assert f"stall: {stall.errors['ExecutionTimeoutError']} × ExecutionTimeoutError: " in out
+    assert result.errors == fail.calls + stall.calls + 2
+    assert (
+        f"First finding: stall: {stall.calls + 1} of {stall.calls + 1} calls failed with ExecutionTimeoutError" in out
+    )
+    assert re.search(r"Next: skilllab try .* --tool stall .*--duration 60 --timeout 60", out)
+    assert result.elapsed < 3
+    assert took < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+def test_a_server_that_crashes(tmp_path: Path, capsys: pytest.CaptureFixture[str], transport: str) -> None:
+    """Each call ends the server: the code is 1, and the page says how often it was lost, what it wrote, and what to do."""
+    with workshop(transport, tmp_path) as target:
+        code, result, took = tried(tmp_path, target, "crash", timeout=10.0)
+    (crash,) = result.tools
+    out = " ".join(capsys.readouterr().out.split())
+    assert code == 1
+    assert set(crash.errors) == {"ServerLostError"}
+    lost = crash.errors["ServerLostError"]
+    assert f"crash: {lost} × ServerLostError: the MCP server ended, or the connection to it broke" in out
+    assert f"First finding: The server was lost {'once' if lost == 1 else f'{lost} times'} in crash" in out
+    assert ("out of luck" in out) is (transport == "stdio")
+    assert "No next command: start the server by hand, call the tool, and read what it writes" in out
+    assert result.elapsed < 4
+    assert took < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+def test_a_mute_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], transport: str
+) -> None:
+    """A server that never answers `initialize` ends the command with 1 after the time to connect; nothing is kept or left."""
+    monkeypatch.setattr(trying, "MCP_CONNECT_TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        targets = {
+            "stdio": f"sh -c 'cat > /dev/null' --of={tmp_path}",
+            "http": f"http://127.0.0.1:{listener.getsockname()[1]}/mcp",
+        }
+        begin = time.monotonic()
+        assert main(["try", targets[transport], "--history", str(tmp_path / "h.sqlite")]) == 1
+        took = time.monotonic() - begin
+    said = capsys.readouterr()
+    assert re.search(r"skilllab: MCP server .* did not answer `initialize` within 500 ms", said.err)
+    assert not said.out
+    assert not (tmp_path / "h.sqlite").exists()
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"--of={tmp_path}" in _text(path)]
+    assert took < 20
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text()
@@ -227,7 +348,8 @@ def test_an_address() -> None:
 
     async def run() -> tuple[TrialResult, TrialResult, int]:
         async with DemoProcess() as server:
-            async with opened(f"{server.url}/users/{{id}}") as found:
+            async with opened(f"{server.url}/users/{{id}}", headers={"X-Api-Key": "hidden"}) as found:
+                assert found.options == ("--header", "X-Api-Key:X_API_KEY")
                 result = await trial(found, planned(found, params={"id": 3}), duration=1.0, rate=50.0)
             async with opened(f"{server.url}/no-such-route") as found:
                 missing = await trial(found, planned(found), duration=1.0, rate=100.0)
@@ -262,7 +384,7 @@ def test_an_address_that_takes_connections_and_says_nothing_at_tls() -> None:
             asyncio.run(run())
 
 
-@pytest.mark.parametrize("target", ["http://", "http://host:99999/", "http://127.0.0.1:x/"])
+@pytest.mark.parametrize("target", ["http://", "http://host:99999/", "http://127.0.0.1:x/", "http://[x/"])
 def test_an_address_that_is_none(target: str) -> None:
     """An address without a host, or with a port that is none, is refused."""
 
