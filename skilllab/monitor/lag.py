@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from skilllab.histogram import Histogram
+from skilllab.monitor.tally import SLOTS
 
 PERIOD = 0.02
 """Seconds between two looks: a step that holds up the loop for longer is always seen, for a thousandth of a core."""
@@ -15,38 +16,47 @@ PERIOD = 0.02
 LOOK = 5
 """Wake-ups from one look at what is under way to the next."""
 
-_RECENT = 3000  # lags that are kept one by one: those of the last minute
-
 
 class LoopLag:
     """Measures one event loop while it is on; a wake-up is late by about a millisecond even when nothing is in its way.
 
-    look: called at every fifth wake-up. lock: held while something is noted.
+    look: called at every fifth wake-up. lock: held while something is noted. width: seconds of a slot of the window.
     """
 
     def __init__(
-        self, clock: Callable[[], float], lock: AbstractContextManager[object], look: Callable[[], object]
+        self, clock: Callable[[], float], lock: AbstractContextManager[object], look: Callable[[], object], width: float
     ) -> None:
         self.whole = Histogram()
-        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT)
+        self._slots: deque[tuple[int, Histogram]] = deque(maxlen=SLOTS)
         self._clock, self._lock = clock, lock  # a histogram is for one thread at a time
-        self._look = look
+        self._look, self._width = look, width
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Measures the running loop from now on; once is enough."""
-        if self._timer is None:
-            self._plan(asyncio.get_running_loop())
+        """Measures the running loop from now on, and no other; once is enough."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self.stop()
+            self._loop = loop
+            self._plan(loop)
 
     def stop(self) -> None:
         """Ends it."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._loop = self._timer = None
 
-    def recent(self, since: float) -> Histogram:
-        """Returns the lags since a time of the clock."""
-        return Histogram([lag for time, lag in self._recent if time >= since])
+    def recent(self) -> Histogram:
+        """Returns the lags of the window, which moves in slots."""
+        found, first = Histogram(), self._slot() - SLOTS
+        for number, lags in self._slots:
+            if number > first:
+                found.merge(lags)
+        return found
+
+    def _slot(self) -> int:
+        return int(self._clock() // self._width)
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
         due = loop.time() + PERIOD
@@ -56,7 +66,10 @@ class LoopLag:
         lag = max(0.0, loop.time() - due)
         with self._lock:
             self.whole.record(lag)
-            self._recent.append((self._clock(), lag))
+            number = self._slot()
+            if not self._slots or self._slots[-1][0] != number:
+                self._slots.append((number, Histogram()))
+            self._slots[-1][1].record(lag)
             if not self.whole.count % LOOK:
                 self._look()
         self._plan(loop)

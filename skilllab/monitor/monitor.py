@@ -54,7 +54,7 @@ class PerformanceMonitor:
         self._batch = batch
         self._records: list[Record] = []
         self._lock = RLock()
-        self._lag = LoopLag(clock, self._lock, self._fold)
+        self._lag = LoopLag(clock, self._lock, self._fold, self.window / SLOTS)
         self._thread = get_ident()
         self._attached: dict[LayeredExecutionEngine, list[Callable[[], None]]] = {}
         self._results = ResultCaches()
@@ -116,6 +116,10 @@ class PerformanceMonitor:
             if (value is None and name != "queue_time") or (isinstance(value, int | float) and 0 <= value < math.inf):
                 continue
             raise InvalidValueError(f"{name}(={value!r}) must be 0 or more, or None when it was not measured")
+        if cached and duration is not None:
+            raise InvalidValueError(
+                f"duration(={duration!r}) must be None with cached=True: a kept result runs nothing"
+            )
         usage = ResourceUsage(cpu_time, None if memory_used is None else int(memory_used))
         began = self._clock() - (duration or 0.0) - queue_time
         metadata = ExecutionMetadata(
@@ -180,7 +184,7 @@ class PerformanceMonitor:
         """Returns the values of a metric, or of the "lag" of the event loop; of all skills together for None."""
         with self._lock:
             if metric == "lag":
-                return self._lag.recent(self._clock() - self.window) if window else self._lag.whole.copy()
+                return self._lag.recent() if window else self._lag.whole.copy()
             self._fold()
             found, now = Histogram(), self._now(window)
             for name in self._book.tallies if skill_id is None else (skill_id,):

@@ -54,3 +54,37 @@ def test_without_a_loop() -> None:
     monitor.record_execution("a", 0.1)
     assert monitor.lag().n == 0
     assert monitor.get_performance_report().executions == 1
+
+
+def test_another_loop_is_measured_from_its_attach_on() -> None:
+    """A monitor whose loop has ended without a detach measures the next one that it is started on."""
+    monitor = PerformanceMonitor()
+
+    async def main() -> int:
+        before = monitor.lag().n
+        monitor.watch(60.0, rules=[])
+        await asyncio.sleep(0.1)
+        return monitor.lag().n - before
+
+    assert asyncio.run(main()) > 0
+    assert asyncio.run(main()) > 0
+    monitor.close()
+
+
+def test_a_long_window_keeps_its_lags() -> None:
+    """The lag of a window of ten minutes is that of ten minutes, and what came before is out of it."""
+
+    async def main() -> tuple[int, int]:
+        loop = asyncio.get_running_loop()
+        monitor = PerformanceMonitor(clock=loop.time, window=600.0)
+        monitor.watch(3600.0, rules=[])
+        await asyncio.sleep(590.0)
+        inside = monitor.lag(window=True).n
+        await asyncio.sleep(1000.0)
+        later = monitor.lag(window=True).n
+        monitor.close()
+        return inside, later
+
+    inside, later = in_virtual_time(main)
+    assert 24_000 < inside <= 29_500
+    assert 24_000 < later <= 30_000

@@ -371,3 +371,11 @@ def test_executions_that_never_yield_are_bounded() -> None:
             monitor.close()
 
     asyncio.run(main())
+
+
+def test_a_kept_result_has_no_duration() -> None:
+    """What was answered from a cache ran nothing: a duration with it is refused, and nothing is counted."""
+    monitor = PerformanceMonitor()
+    with pytest.raises(InvalidValueError, match="must be None with cached=True"):
+        monitor.record_execution("a", 0.002, cached=True)
+    assert monitor.get_performance_report().executions == 0
