@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from skilllab import format as fmt
 from skilllab.errors import InvalidValueError, SkilllabError
-from skilllab.settings import DEMO_PORT, TRIAL_DURATION, TRIAL_RATE, TRIAL_TIMEOUT
+from skilllab.settings import DEMO_PORT, MCP_CONNECT_TIMEOUT, TRIAL_DURATION, TRIAL_RATE, TRIAL_TIMEOUT
 
 if TYPE_CHECKING:
     from skilllab.report.runner import NotebookRun
@@ -108,10 +108,19 @@ def _add_try(commands: Any) -> None:
     tried.add_argument(
         "--allow", action="append", default=[], metavar="NAME", help="call a tool that does not say it only reads"
     )
-    tried.add_argument("--rate", type=float, default=TRIAL_RATE, help="calls a second at most (%(default)g)")
+    tried.add_argument(
+        "--rate", type=float, default=TRIAL_RATE, help="calls and pings a second at most, in all (%(default)g)"
+    )
     tried.add_argument("--duration", type=float, default=TRIAL_DURATION, help="seconds, at most 60 (%(default)g)")
     tried.add_argument(
         "--timeout", type=float, default=TRIAL_TIMEOUT, help="seconds that one call may take (%(default)g)"
+    )
+    tried.add_argument(
+        "--connect-timeout",
+        type=float,
+        default=MCP_CONNECT_TIMEOUT,
+        metavar="SECONDS",
+        help="seconds to connect, and to list the tools of a server (%(default)g)",
     )
     tried.add_argument("--seed", type=int, default=0, help="of the times between calls (%(default)s)")
     tried.add_argument(

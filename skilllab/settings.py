@@ -120,10 +120,11 @@ MCP_CONNECT_TIMEOUT = 20.0
 """Seconds that an MCP server may take from its start to its first answer: twice the SDK's wait before it asks the older way."""
 
 TRIAL_RATE = 20.0
-"""Calls a second at most of `skilllab try`: one user who types fast, whom a server that is not ours can bear."""
+"""Requests a second at most of `skilllab try`, calls and pings together: one user who types fast, whom a server that is not
+ours can bear."""
 
-TRIAL_DURATION = 10.0
-"""Seconds of `skilllab try`: at its rate enough calls for a p95 with an interval."""
+TRIAL_DURATION = 20.0
+"""Seconds of `skilllab try`: at its rate enough calls of one tool for a p95 with an interval, pings taken off (320)."""
 
 TRIAL_LONGEST = 60.0
 """Seconds of `skilllab try` at most: it is a first look, and load tests are for more."""

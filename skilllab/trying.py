@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skilllab import format as fmt
-from skilllab.errors import HistoryError, InvalidValueError, TransportError
+from skilllab.errors import HistoryError, InvalidResponseError, InvalidValueError, ToolError, TransportError
 from skilllab.experiments.history import History
 from skilllab.experiments.trial.page import page
 from skilllab.experiments.trial.plan import planned
@@ -31,14 +31,14 @@ def run(options: Namespace) -> int:
 
     Bad usage raises InvalidValueError, before anything is called.
     """
-    checked(rate=options.rate, duration=options.duration, timeout=options.timeout)
+    checked(rate=options.rate, duration=options.duration, timeout=options.timeout, seed=options.seed)
     params = _params(options.params)
     env, headers = _variables(options.env), _headers(options.header)
     if (options.kind or kind_of(options.target)) == "module":
         sys.path.insert(0, os.getcwd())  # as `python -m` does
     try:
         result = asyncio.run(_tried(options, params, env, headers))
-    except TransportError as error:  # the target's failure, and not the caller's
+    except (TransportError, ToolError, InvalidResponseError) as error:  # the target's failure, and not the caller's
         print(f"skilllab: {error}", file=sys.stderr)
         return FAILURE
     print(page(result, "" if options.no_store else _kept(result, options)))
@@ -48,7 +48,7 @@ def run(options: Namespace) -> int:
 async def _tried(
     options: Namespace, params: Mapping[str, Any] | None, env: Mapping[str, str], headers: Mapping[str, str]
 ) -> TrialResult:
-    timeout = MCP_CONNECT_TIMEOUT
+    timeout = options.connect_timeout
     async with opened(options.target, options.kind, env=env, headers=headers, timeout=timeout) as target:
         ask = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
         _list(target)
@@ -76,6 +76,8 @@ def _again(options: Namespace) -> tuple[str, ...]:
     """Returns what the next command has to repeat of this one, beside what a result knows itself."""
     again = [part for name in options.env for part in ("--env", name)]
     again += [part for pair in options.header for part in ("--header", pair)]
+    if options.connect_timeout != MCP_CONNECT_TIMEOUT:
+        again += ["--connect-timeout", f"{options.connect_timeout:g}"]
     again += ["--history", str(options.history)] if options.history is not None else []
     return (*again, *(["--no-store"] if options.no_store else []))
 

@@ -171,8 +171,9 @@ class History:
         """Keeps a result and returns the number of its run; when it returns, all of it is on the disk.
 
         label: what to find the run by. parameters: plain values that it depends on, beside what the result itself says of
-        how it was measured; a function is kept by name. The seed is the parameter of that name.
-        Raises InvalidValueError for a result of no known kind and for parameters that JSON does not know.
+        how it was measured; a function is kept by name. The seed is the parameter of that name, a whole number of any size.
+        Raises InvalidValueError for a result of no known kind, for a seed that is none, and for parameters that JSON does
+        not know.
         """
         kind, here = _kind_of(result), commit()
         values = result.to_json()
@@ -181,7 +182,7 @@ class History:
             datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
             kind,
             label,
-            parameters.get("seed"),
+            _seed_column(parameters.get("seed")),
             *(plain_text(each, name) for each, name in ((parameters, "parameters"), (versions(), ""), (machine(), ""))),
             here and here.id,
             here and here.dirty,
@@ -197,7 +198,8 @@ class History:
     def list(self, kind: str | None = None, label: str | None = None, limit: int | None = 50) -> pd.DataFrame:
         """Returns the latest runs, one row each, the newest first.
 
-        Columns: run, at (UTC), kind, label, seed, parameters, versions and machine (as dict), commit, dirty.
+        Columns: run, at (UTC), kind, label, seed, parameters, versions and machine (as dict), commit, dirty. seed: Int64, or
+        Python's whole numbers where one has more than 64 bits.
         Raises InvalidValueError for a kind that is none.
         """
         import pandas as pd
@@ -207,7 +209,10 @@ class History:
         runs = [asdict(run) for run in self._runs(kind, label, limit)]
         frame = pd.DataFrame(runs, columns=[field.name for field in fields(Run)])
         texts = {"kind": "string", "label": "string", "commit": "string"}
-        return frame.astype({"run": "int64", "at": "datetime64[ns, UTC]", "seed": "Int64", "dirty": "boolean", **texts})
+        seeds = [run["seed"] for run in runs]
+        small = all(_seed_column(seed) == seed for seed in seeds)
+        frame["seed"] = pd.Series(seeds, dtype="Int64" if small else "object")  # never by way of floats
+        return frame.astype({"run": "int64", "at": "datetime64[ns, UTC]", "dirty": "boolean", **texts})
 
     def load(self, run: int) -> Any:
         """Returns the result of a run as it was saved; raises InvalidValueError when there is no such run."""
@@ -316,6 +321,15 @@ def _whole(value: int, name: str) -> int:
         raise InvalidValueError(f"{name}(={value!r}) must be a whole number") from None
 
 
+def _seed_column(seed: Any) -> int | str | None:
+    """Returns a seed as the file has it: a number of more than SQLite's 64 bits is its hexadecimal text."""
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise InvalidValueError(f"seed(={seed!r:.80}) must be a whole number, or None for none")
+    return seed if -(2**63) <= seed < 2**63 else hex(seed)
+
+
 def _class_of(kind: str) -> Any:
     if kind not in KINDS:
         raise LookupError(kind)
@@ -351,6 +365,8 @@ def _parts(interval: Interval | None) -> tuple[float | None, ...]:
 def _run(row: tuple[Any, ...]) -> Run:
     values = dict(zip((field.name for field in fields(Run)), row, strict=True))
     values |= {name: json.loads(values[name]) for name in _TEXTS}
+    seed = values["parameters"].get("seed")
+    values["seed"] = int(seed) if isinstance(seed, int) else None  # the column cannot hold every number
     values["dirty"] = None if values["dirty"] is None else bool(values["dirty"])
     return Run(**values)
 

@@ -6,6 +6,7 @@ The SDK's client holds cancel scopes, which are entered and left by one task; no
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _GOODBYE = 8.0  # s that a server may take to hear of the end: more than the SDK gives a process before it kills it
 _LAST_WORDS = 2000  # bytes of a server's standard error that are looked at
+_MOST_WORDS = 2**20  # bytes of it beyond which only the last words are kept
+_LOOK = 1.0  # s between looks at how much it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class Session:
         self._scope: CancelScope | None = None
         # the file is read by its descriptor: a program that fills it does not come into this process
         self._words: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by _live
+        _append(self._words.fileno())
         self._said = ""
         self._guard: Guard | None = None
         self.client: Client | None = None
@@ -97,10 +101,18 @@ class Session:
     @property
     def alive(self) -> bool:
         """Whether the connection has been opened and is not known to be broken."""
-        return self.client is not None and not self._leave.is_set() and self._task is not None and not self._task.done()
+        return self.client is not None and not self._leave.is_set() and not self.ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it is left, or it was never opened."""
+        return self._task is None or self._task.done()
 
     async def open(self, timeout: float) -> Client:
-        """Connects and returns the client; raises ServerLostError, with nothing left running, when it takes `timeout` s."""
+        """Connects and returns the client.
+
+        Raises ServerLostError, with nothing left running, when it takes `timeout` s, fails, or is closed meanwhile.
+        """
         begin = time.perf_counter()
         opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(opened), name=f"skilllab MCP {self._server}")
@@ -138,19 +150,17 @@ class Session:
         """Returns the last line that the server wrote to standard error."""
         if self._words.closed:
             return self._said
-        descriptor = self._words.fileno()
-        start = max(0, os.fstat(descriptor).st_size - _LAST_WORDS)
-        lines = os.pread(descriptor, _LAST_WORDS, start).decode("utf-8", "replace").split("\n")
+        lines = _end_of(self._words.fileno()).decode("utf-8", "replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def lost(self) -> str:
         """Returns how the end of the connection reads in messages."""
-        return _told("the MCP server ended, or the connection to it broke", self.last_words())
+        return told("the MCP server ended, or the connection to it broke", self.last_words())
 
     async def _failed(self, what: str) -> ServerLostError:
         words = self.last_words()
         await self.aclose()
-        return ServerLostError(_told(f"MCP server {self._server} {what}", words))
+        return ServerLostError(told(f"MCP server {self._server} {what}", words))
 
     async def _live(self, opened: asyncio.Future[Client]) -> None:
         """Holds the client open from its first to its last moment."""
@@ -166,7 +176,11 @@ class Session:
                     client = await stack.enter_async_context(Client(_Noted(transport, self._find_process), cache=None))
                     if not opened.done():
                         opened.set_result(client)
-                    await self._leave.wait()
+                    while not self._leave.is_set():
+                        with anyio.move_on_after(_LOOK):
+                            await self._leave.wait()
+                        with suppress(OSError):  # a disk that is full ends no connection
+                            _cut_short(self._words.fileno())
         except Exception as error:  # noqa: BLE001 - who opens it is told; afterwards its calls have been
             if not opened.done():
                 opened.set_exception(error)
@@ -176,7 +190,8 @@ class Session:
             self._words.close()
             if self._guard is not None:
                 self._guard.close()
-            opened.cancel()  # nobody must wait for what will not come
+            if not opened.done():  # nobody must wait for what will not come
+                opened.set_exception(ConnectionError("it was closed meanwhile"))
 
     def _find_process(self) -> None:
         """Notes the child of this process that writes its standard error where this session reads it, and guards it."""
@@ -207,6 +222,24 @@ class _Noted:
         return await self._transport.__aexit__(*exc)
 
 
+def _append(descriptor: int) -> None:
+    """Makes everybody who has the file write to its end, which is another one after it has been cut short."""
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+
+
+def _end_of(descriptor: int) -> bytes:
+    """Returns the last words of a file."""
+    return os.pread(descriptor, _LAST_WORDS, max(0, os.fstat(descriptor).st_size - _LAST_WORDS))
+
+
+def _cut_short(descriptor: int) -> None:
+    """Keeps of a file that has grown too large only its last words; what comes in that very moment may be lost."""
+    if os.fstat(descriptor).st_size > _MOST_WORDS:
+        kept = _end_of(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, kept)
+
+
 def reason(error: BaseException) -> str:
     """Returns the first cause inside groups of errors, in words."""
     while isinstance(error, BaseExceptionGroup):
@@ -214,5 +247,6 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _told(what: str, words: str) -> str:
+def told(what: str, words: str) -> str:
+    """Returns a message with the last words of a server, if there are any."""
     return f"{what}; it last wrote {words[:200]!r} to standard error" if words else what

@@ -13,13 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from skilllab.errors import InvalidDefinitionError, InvalidResponseError, InvalidValueError, ServerLostError, ToolError
+from skilllab import format as fmt
+from skilllab.errors import (
+    InvalidDefinitionError,
+    InvalidResponseError,
+    InvalidValueError,
+    ServerLostError,
+    SkilllabError,
+    ToolError,
+)
 from skilllab.frozen import FrozenDict
 from skilllab.loading import compile_schemas
 from skilllab.model import FunctionHandler, ResourceRequirements, SkillDefinition
 from skilllab.settings import MCP_CONNECT_TIMEOUT
 from skilllab.skills._mapping import SkillMapping
-from skilllab.skills._session import Server, Session, reason
+from skilllab.skills._session import Server, Session, reason, told
 from skilllab.skills.redaction import redacted
 
 if TYPE_CHECKING:
@@ -50,9 +58,11 @@ async def from_mcp(
 
     target: the server's address (streamable HTTP), or the command that starts it (stdio), as a list, or as a text, in which
     ~/ is the home folder. prefix: of the skills' ids, which are the tools' names otherwise. env: variables that a started
-    server gets besides HOME, PATH and the like. headers: of each HTTP request. timeout: seconds for its start and first answer.
-    Raises InvalidValueError for a target that can be neither and when the SDK is not installed, ServerLostError, with
-    nothing left running, for a server that cannot be reached, ends, or does not answer in time.
+    server gets besides HOME, PATH and the like. headers: of each HTTP request. timeout: seconds for its start and first
+    answer, and as many again for the list of its tools.
+    Raises, with nothing left running, InvalidValueError for a target that can be neither and when the SDK is not installed,
+    ServerLostError for a server that cannot be reached, ends, or does not answer in time, ToolError for one that refuses to
+    list its tools, and InvalidResponseError for one whose list is none.
     """
     if not 0 < timeout < float("inf"):
         raise InvalidValueError(f"timeout={timeout!r} must be seconds above 0: a server may never answer")
@@ -172,8 +182,8 @@ class McpSource(SkillMapping):
             if self._session is not None and self._session.alive:
                 assert self._session.client is not None
                 return self._session.client
-            if self._session is not None:
-                self._ended.append(self._session)
+            left = [*self._ended, *([self._session] if self._session is not None else [])]
+            self._ended = [session for session in left if not session.ended]
             self._session = Session(self._server)
             try:
                 client = await self._session.open(self._timeout)
@@ -195,7 +205,7 @@ class McpSource(SkillMapping):
         if client.server_info is not None:
             self.name, self.version = client.server_info.name, client.server_info.version
         problems = []
-        for tool in await _tools(client):
+        for tool in await self._listed(client):
             try:
                 definition = self._definition(tool)
                 compile_schemas(definition)
@@ -207,6 +217,29 @@ class McpSource(SkillMapping):
             else:
                 self._skills[definition.id] = definition
         self.problems = tuple(problems)
+
+    async def _listed(self, client: Client) -> list[Tool]:
+        """Returns what the server lists, in the time that it has to connect; what goes wrong is told as a typed error."""
+        from mcp import MCPError
+
+        session = self._session
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await _tools(client)
+        except TimeoutError:
+            words = "" if session is None else session.last_words()
+            within = f"did not answer `tools/list` within {fmt.duration(self._timeout)}"
+            raise ServerLostError(told(f"MCP server {self._server} {within}", words)) from None
+        except MCPError as error:
+            if session is not None and _is_lost(session, error):
+                raise await self._lost(session, f"{self._server}: tools/list") from error
+            refused = f"MCP server {self._server} refused `tools/list`: {_short(error.message)}"
+            raise ToolError(refused, skill_id="", code=error.code) from error
+        except (RuntimeError, ValueError) as error:  # the SDK's words for an answer that is not what the protocol says
+            if isinstance(error, SkilllabError):
+                raise
+            answered = f"MCP server {self._server} answered `tools/list` with no list of tools: {_short(str(error))}"
+            raise InvalidResponseError(answered) from error
 
     def _definition(self, tool: Tool) -> SkillDefinition:
         skill_id = f"{self._prefix}{tool.name}"

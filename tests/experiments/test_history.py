@@ -97,6 +97,26 @@ def test_what_a_result_says_of_itself_counts_as_parameters(history: History, mon
     assert history.compare(1, 2).differences == ("stages.0.rate 100 → 200",)
 
 
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**63), 2**63, 2**128 - 1, -(2**70), 10**19])
+def test_a_seed_of_any_size_comes_back(history: History, seed: int) -> None:
+    """A seed of 128 bits, as `secrets.randbits` gives it, is listed as it was, also beside runs that have none."""
+    history.save(Kept(1))
+    history.save(Kept(2), seed=seed)
+    frame = history.list()
+    assert frame["seed"].tolist()[0] == seed
+    assert frame["seed"].isna().tolist() == [False, True]
+    assert frame["parameters"].iloc[0] == {"seed": seed}
+    assert history.compare(1, 2).differences == (f"seed none → {seed}",)
+
+
+def test_a_seed_that_is_none_hides_no_run(history: History) -> None:
+    """A file that was given a text for a seed, as earlier versions allowed, is listed whole."""
+    history.save(Kept(1), seed=3)
+    history.save(Kept(2))
+    execute(history.path, """UPDATE runs SET seed = 'abc', parameters = '{"seed": "abc"}' WHERE run = 2""")
+    assert history.list()["seed"].isna().tolist() == [True, False]
+
+
 def test_list_narrows(history: History) -> None:
     """A kind, a label and a limit narrow the list; a limit of None lists all."""
     for label in ("odd", "even"):
@@ -298,6 +318,9 @@ def test_trend(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda history: history.trend("p95"), "measured by Kept and Other: choose one with kind="),
         (lambda history: history.list(limit=0), r"limit\(=0\) must be at least 1"),
         (lambda history: history.save({"p95": 1}), r"result\(=\{'p95': 1\}\) is no BenchmarkResult, CapacityResult"),
+        (lambda history: history.save(Kept(1), seed="abc"), r"seed\(='abc'\) must be a whole number"),
+        (lambda history: history.save(Kept(1), seed=True), r"seed\(=True\) must be a whole number"),
+        (lambda history: history.save(Kept(1), seed=1.5), r"seed\(=1.5\) must be a whole number"),
         (lambda history: history.save(Kept(1), pool={1, 2}), r"parameters\(=.*must be plain JSON values: set"),
         (lambda history: History(history.path, wait=math.nan), r"wait\(=nan\) must be seconds"),
     ],

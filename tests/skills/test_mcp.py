@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,21 +20,24 @@ from typing import Any
 
 import pytest
 
-from skilllab import InMemorySkillRegistry, LayeredExecutionEngine
+from skilllab import InMemorySkillRegistry, LayeredExecutionEngine, cli
 from skilllab.errors import (
     ExecutionTimeoutError,
     InvalidParametersError,
+    InvalidResponseError,
     InvalidValueError,
     ServerLostError,
     SkilllabError,
     ToolError,
 )
 from skilllab.outcome import ExecutionResult
+from skilllab.skills import _session
 from skilllab.skills._session import Server
 from skilllab.skills.mcp import READ_ONLY, McpSource, from_mcp
 
 SCRIPT = str(Path(__file__).with_name("mcp_server.py"))
 COMMAND = [sys.executable, SCRIPT]
+BARE = [sys.executable, str(Path(__file__).with_name("bare_server.py"))]
 TOOLS = ("add", "nap", "stall", "fail", "crash", "words", "order", "seen")
 
 
@@ -251,6 +256,88 @@ def test_a_server_that_never_begins(script: str, told: str) -> None:
     with pytest.raises(ServerLostError, match=told):
         asyncio.run(from_mcp(["sh", "-c", script], timeout=30.0 if "exit" in script else 0.5))  # type: ignore[arg-type]
     assert children() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "timeout", "kind", "told"),
+    [
+        ("mute", 1.0, ServerLostError, "did not answer `tools/list` within 1.00 s"),
+        ("refuse", 30.0, ToolError, "refused `tools/list`: no tools today"),
+        ("nonsense", 30.0, InvalidResponseError, "answered `tools/list` with no list of tools"),
+        ("end", 30.0, ServerLostError, "tools/list: the MCP server ended.*out of tools"),
+    ],
+)
+def test_a_server_that_does_not_list_its_tools(
+    mode: str, timeout: float, kind: type[SkilllabError], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that begins and then lists no tools is a typed error, code 1 of the command, and nothing is left of it."""
+    before = children()
+    with pytest.raises(kind, match=told):
+        asyncio.run(from_mcp([*BARE, mode], timeout=timeout))  # type: ignore[arg-type]
+    limits = ["--connect-timeout", f"{timeout}", "--no-store"]
+    assert cli.main(["try", shlex.join([*BARE, mode]), *limits]) == 1
+    assert re.search(told, capsys.readouterr().err)
+    assert children() == before
+
+
+@pytest.mark.slow
+def test_connections_that_ended_are_not_kept() -> None:
+    """Of ten calls to a server that cannot be reached not one connection is kept beside the last."""
+
+    async def main() -> None:
+        source = McpSource(Server(url=f"http://127.0.0.1:{port}/mcp"), "", 5.0)
+        for _ in range(10):
+            with pytest.raises(ServerLostError):
+                await source.ping()
+        assert not source._ended
+        await source.aclose()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("turns", [1, 20])
+def test_closing_while_another_task_connects(turns: int) -> None:
+    """Who waits for a connection that another task closes gets ServerLostError, and not a cancellation that nobody sent."""
+
+    async def main(url: str) -> None:
+        source = McpSource(Server(url=url), "", 30.0)
+        waiting = asyncio.create_task(source.ping())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await source.aclose()
+        with pytest.raises(ServerLostError, match="closed"):
+            await waiting
+        cancelled = asyncio.create_task(McpSource(Server(url=url), "", 30.0).ping())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(main(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"))
+
+
+@pytest.mark.slow
+def test_what_a_server_writes_to_standard_error_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server that writes a megabyte with each call only the last words are kept, and they are the last ones."""
+    monkeypatch.setattr(_session, "_LOOK", 0.01)
+
+    async def main() -> None:
+        async with await from_mcp([*BARE, "chatty"]) as source, await engine_of(source) as engine:
+            session = source._session
+            assert session is not None
+            for number in range(1, 6):
+                assert await engine.call("talk") == "said"
+                while (size := os.fstat(session._words.fileno()).st_size) > 2**20:  # noqa: ASYNC110 - a file tells nobody
+                    await asyncio.sleep(0.01)
+                assert 0 < size <= 2**20
+                assert session.last_words() == f"talk {number}"
+
+    asyncio.run(main())
 
 
 def test_a_refused_connection() -> None:

@@ -146,11 +146,12 @@ def _failing(result: TrialResult) -> First | None:
 def _stalling(result: TrialResult) -> First | None:
     for tool in result.tools:
         median, _ = tool.handler_quantile(0.5)
-        if median is None or tool.handled.max() < max(_STALL_LEAST, _STALL * median):
+        least = max(_STALL_LEAST, _STALL * (median or 0.0))
+        if median is None or tool.handled.max() < least:
             continue
-        long = int((tool.handled >= max(_STALL_LEAST, _STALL * median)).sum())
+        long = int((tool.handled >= least).sum())
         text = (
-            f"{tool.name} stalls: {long} of {len(tool.handled)} calls took {fmt.duration(_STALL_LEAST)} or more, the longest "
+            f"{tool.name} stalls: {long} of {len(tool.handled)} calls took {fmt.duration(least)} or more, the longest "
             f"{fmt.duration(float(tool.handled.max()))}, {fmt.times(float(tool.handled.max()) / median)} the median."
         )
         seen = seen_at(result.rate, tool)

@@ -17,7 +17,7 @@ from skilllab.stats import quantile
 WIDTH = 118
 _MOST_TOOLS = 12
 _BUSY = 0.25  # share of the processors for others, beyond which times are theirs as well
-_FEW = "n too small"
+_FEW, _NO_INTERVAL = "n too small", "no interval"
 _NEXT = "Next: "
 
 
@@ -117,7 +117,7 @@ def _quantile(values: npt.ArrayLike, q: float) -> str:
     if value is None:
         return _FEW if np.size(values) else fmt.NOT_MEASURED
     if interval is None:
-        return f"{fmt.duration(value)} ({_FEW})"
+        return f"{fmt.duration(value)} ({_NO_INTERVAL})"
     return f"{fmt.duration(value)} ({fmt.interval(interval.low, interval.high, fmt.duration)})"
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from skilllab.engine import GuardOptions, HttpOptions, LayeredExecutionEngine
 from skilllab.errors import ExecutionTimeoutError, InvalidValueError, SkilllabError
 from skilllab.experiments.loadtest.machine import Meter
+from skilllab.experiments.loadtest.pacing import Pacer, pacer
 from skilllab.experiments.trial.plan import TrialPlan
 from skilllab.experiments.trial.result import ToolTrial, TrialResult
 from skilllab.experiments.trial.target import Target
@@ -55,7 +56,7 @@ async def trial(
     request.
     Nothing is tried again and nothing is kept from calls before: retries, breakers and caches are off.
     """
-    checked(rate=rate, duration=duration, timeout=timeout)
+    checked(rate=rate, duration=duration, timeout=timeout, seed=seed)
     run = _Run(target, plan, rate, duration, timeout, seed, on_progress, clock)
     started, meter = time.time(), Meter()
     async with AsyncExitStack() as stack:
@@ -73,12 +74,14 @@ async def trial(
     return run.result(started, meter.read().others, stopped=work.cancelled())
 
 
-def checked(*, rate: float, duration: float, timeout: float) -> None:
-    """Raises InvalidValueError for a rate, a duration or a timeout that a trial does not have."""
+def checked(*, rate: float, duration: float, timeout: float, seed: int) -> None:
+    """Raises InvalidValueError for a rate, a duration, a timeout or a seed that a trial does not have."""
     limits = {"rate": (rate, HIGHEST_RATE), "duration": (duration, TRIAL_LONGEST), "timeout": (timeout, TRIAL_LONGEST)}
     for name, (value, most) in limits.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
             raise InvalidValueError(f"{name}={value!r} must be a number above 0 and up to {most:g}: a trial is gentle")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InvalidValueError(f"seed={seed!r} must be a whole number from 0 up")
 
 
 def _engine(target: Target, plan: TrialPlan, timeout: float, clock: Callable[[], float]) -> LayeredExecutionEngine:
@@ -121,6 +124,7 @@ class _Run:
         self._on_progress, self._clock = on_progress, clock
         self._tools = {name: _Calls() for name in plan.calls}
         self._floor: list[float] = []
+        self._floor_failed = False
         self._pings: list[float] = []
         self._memory: list[tuple[float, int]] = []
         self._connects = len(target.connects)
@@ -128,19 +132,21 @@ class _Run:
 
     async def work(self) -> None:
         """Calls until the time is up, or every tool was given up."""
-        await self.engine.call(
-            self._target.nothing.id, cache=False
-        )  # what is imported on first use is not the target's
-        self._begin = self._clock()
+        await self._nothing()  # what is imported on first use is not the target's
+        self._floor.clear()
+        with pacer() as pace:
+            await self._requests(pace)
+
+    async def _requests(self, pace: Pacer) -> None:
+        gaps, loop = np.random.default_rng(self._seed), asyncio.get_running_loop()
+        self._begin = due = self._clock()
         self._end = self._begin + self._duration
-        gaps = np.random.default_rng(self._seed)
-        due = self._begin
         calls = itertools.count()
         for number in itertools.count():
             names = [name for name, calls in self._tools.items() if not calls.gave_up]
             if not names or due >= self._end or self._clock() >= self._end:
                 return
-            await asyncio.sleep(due - self._clock())  # at once when that is past
+            await pace.until(loop.time() + due - self._clock())  # at once when that is past
             late = max(0.0, self._clock() - due)
             if self._target.ping is not None and number % _PING_EVERY == 1:
                 await self._ping(self._target.ping)
@@ -199,10 +205,15 @@ class _Run:
         calls.note(start - self._begin, late, took, sum(self._target.connects[connects:]), result)
 
     async def _nothing(self) -> None:
-        """Measures the way through the engine, without work of the target."""
+        """Measures the way through the engine, without work of the target; no more once it failed, which is ours."""
+        if self._floor_failed:
+            return
         start = self._clock()
-        await self.engine.call(self._target.nothing.id, cache=False)
-        self._floor.append(self._clock() - start)
+        result = await self.engine.execute(self._target.nothing.id, cache=False)
+        if result.error is None:
+            self._floor.append(self._clock() - start)
+        else:
+            self._floor_failed = True
 
     async def _ping(self, ping: Callable[[], Awaitable[float]]) -> None:
         """Measures the way to the server, without work of a tool."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import ssl
 import time
@@ -17,6 +18,7 @@ from skilllab.define import http_skill
 from skilllab.demo import DemoProcess
 from skilllab.errors import InvalidDefinitionError, InvalidValueError, TransportError
 from skilllab.model import FunctionHandler, SkillDefinition
+from skilllab.settings import MCP_CONNECT_TIMEOUT
 from skilllab.skills.mcp import READ_ONLY, McpSource, from_mcp, reason
 from skilllab.skills.module import ModuleSource, from_module
 from skilllab.skills.redaction import redacted, redacted_addresses
@@ -76,19 +78,22 @@ async def opened(
     *,
     env: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-    timeout: float = 20.0,
+    timeout: float = MCP_CONNECT_TIMEOUT,
 ) -> AsyncIterator[Target]:
     """Opens a target, and ends what it started at the end.
 
     kind: what it is, None takes `kind_of`. env: variables for an MCP server that is started. headers: of HTTP requests.
-    timeout: seconds to connect. Raises InvalidValueError for a target that cannot be one, TransportError for a server that
-    cannot be reached or does not answer, InvalidDefinitionError for a function that cannot be a skill.
+    timeout: seconds to connect, and as many again to list a server's tools. Raises InvalidValueError for a target that
+    cannot be one, TransportError for a server that cannot be reached or does not answer, ToolError and InvalidResponseError
+    for one that does not list its tools, InvalidDefinitionError for a function that cannot be a skill.
     """
     kind = kind or kind_of(target)
     again = [option for name in env or {} for option in ("--env", name)]
     again += [option for name in headers or {} for option in ("--header", f"{name}:{_variable(name)}")]
     if kind not in KINDS:
         raise InvalidValueError(f"kind={kind!r} must be one of {', '.join(KINDS)}")
+    if not 0 < timeout < math.inf:
+        raise InvalidValueError(f"timeout={timeout!r} must be seconds above 0: a server may never answer")
     if not target.strip():
         raise InvalidValueError("target is empty: give package.module:function, an MCP server's command or an address")
     if kind == "module":
@@ -112,6 +117,11 @@ def _module(target: str) -> Target:
     begin = time.perf_counter()
     source: ModuleSource = from_module(target)
     connect = time.perf_counter() - begin
+    if ":" not in target:
+        known = ", ".join(source) or "none"
+        raise InvalidValueError(
+            f"{target!r} is a module, and a trial calls one function: write {target}:function; its functions: {known}"
+        )
     ((skill_id, definition),) = source.items()
     if definition.streaming:
         raise InvalidValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from skilllab.experiments.trial import ToolTrial, TrialResult
+from skilllab.settings import TRIAL_DURATION
 
 MESSAGES = {"ToolError": "work: no tea", "ExecutionTimeoutError": "work: too late", "ServerLostError": "work: it ended"}
 
@@ -27,7 +28,7 @@ def trial_of(handler: list[float], *, rate: float = 20.0, **fields: Any) -> Tria
         "connect": 0.1,
         "connecting": "connection",
         "rate": rate,
-        "duration": 10.0,
+        "duration": TRIAL_DURATION,
         "elapsed": 10.0,
         "tools": (only,),
         "passed_over": {},

@@ -20,7 +20,7 @@ from .results import MESSAGES, STEADY, trial_of
         (trial_of(STEADY), "No call failed; the slowest tool, work, takes 10.5 ms at the median and 11.0 ms at p95."),
         (
             trial_of([*STEADY[:399], 1.0]),
-            "work stalls: 1 of 400 calls took 100 ms or more, the longest 1.00 s, 95.2× the median.",
+            "work stalls: 1 of 400 calls took 105 ms or more, the longest 1.00 s, 95.2× the median.",
         ),
         (trial_of([0.1] * 400), "One at a time work does 10 /s, fewer than the ceiling of 20 /s."),
         (trial_of(STEADY[:60]), "60 calls of work are too few for a p95 with an interval"),

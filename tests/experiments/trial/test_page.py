@@ -49,8 +49,13 @@ def test_the_page_is_one_page() -> None:
 
 
 def test_too_few_values_are_said_and_not_guessed() -> None:
-    """With 71 values there is a median and no p95; with 72 a p95, whose interval takes twice as many."""
-    assert "n too small" in page(trial_of(STEADY[:71]))
+    """With 71 values there is a median and no p95; with 72 a p95, whose interval takes twice as many, as the page says."""
+    (few,) = (line for line in page(trial_of(STEADY[:71])).split("\n") if line.startswith("work "))
+    (some,) = (line for line in page(trial_of(STEADY[:72])).split("\n") if line.startswith("work "))
+    assert "n too small" in few
+    assert "(n too small)" not in few
+    assert "n too small" not in some
+    assert "11.0 ms (no interval)" in some
     assert trial_of(STEADY[:71]).tools[0].handler_quantile(0.95) == (None, None)
     p95, interval = trial_of(STEADY[:72]).tools[0].handler_quantile(0.95)
     assert p95 is not None

@@ -125,10 +125,11 @@ def test_a_tool_that_only_fails_is_left_alone() -> None:
         ("duration", 61),
         ("timeout", math.inf),
         ("rate", True),
+        ("seed", -1),
     ],
 )
 def test_a_trial_is_gentle(name: str, value: float) -> None:
-    """A rate, duration or timeout beyond what a trial has is refused with its value, before anything is called."""
+    """A rate, duration, timeout or seed beyond what a trial has is refused with its value, before anything is called."""
     called = []
 
     async def work() -> None:
@@ -193,6 +194,26 @@ def test_what_the_end_cuts_off_is_no_error() -> None:
     timed_out = tried({"hangs": taking(0.0, 60.0)}, duration=3.0, timeout=0.5)
     assert set(timed_out.tools[0].errors) == {"ExecutionTimeoutError"}
     assert timed_out.tools[0].calls >= 4
+
+
+def test_a_noise_floor_that_fails_costs_no_trial() -> None:
+    """When the call that does nothing fails, there is no noise floor any more; the calls of the target are as they were."""
+    number = itertools.count()
+
+    async def broken() -> None:
+        if next(number) == 3:
+            raise RuntimeError("no room")
+
+    nothing = tool("skilllab-nothing", broken)
+    result = tried({"work": taking(0.01)}, duration=5.0, fields={"nothing": nothing})
+    assert result.calls > 80
+    assert not result.errors
+    assert next(number) == 4
+    assert len(result.floor) == 2
+    assert result.noise_floor is None
+    never = tried({"work": taking(0.01)}, duration=5.0, fields={"nothing": tool("skilllab-nothing", failing(1))})
+    assert (never.floor, never.errors) == ((), 0)
+    assert "First finding: too few" not in page(never)
 
 
 def test_stopping_keeps_what_was_measured() -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from skilllab import trying
 from skilllab.cli import main
 from skilllab.demo import DemoProcess
 from skilllab.errors import InvalidValueError, TransportError
@@ -94,6 +93,9 @@ def test_a_function_from_its_folder(folder: Path) -> None:
         (("my_tools:search", "--params", "@missing.json"), 2, "cannot be read"),
         (("my_tools:search", "--rate", "nan"), 2, "rate=nan"),
         (("my_tools:search", "--duration", "61"), 2, "duration=61.0"),
+        (("my_tools:search", "--seed", "-1"), 2, "seed=-1"),
+        (("my_tools:search", "--connect-timeout", "nan"), 2, "timeout=nan"),
+        (("my_tools", "--as", "module"), 2, "write my_tools:function; its functions: search, broken, stream, never"),
         (("my_tools:search", "--tool", "other"), 2, "no tool is called 'other'"),
         (("my_tools:search", "--env", "NO_SUCH_VARIABLE_HERE"), 2, "no such variable"),
         (("my_tools:search", "--header", "X-Key:NO_SUCH_VARIABLE_HERE"), 2, "NAME:VARIABLE"),
@@ -126,11 +128,11 @@ def test_the_next_command_repeats_the_options(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TOKEN", "hidden")
     monkeypatch.setattr(sys, "path", list(sys.path))
-    given = ("--env", "TOKEN", "--header", "Authorization:TOKEN", "--history", "~/h.sqlite")
+    given = ("--env", "TOKEN", "--header", "Authorization:TOKEN", "--connect-timeout", "5", "--history", "~/h.sqlite")
     arguments = ("textwrap:dedent", "--params", '{"text": "tea"}', "--duration", "0.2", "--timeout", "2")
     assert main(["try", *arguments, *given]) == 0
     out = capsys.readouterr().out
-    repeated = """--duration 60 --timeout 2 --env TOKEN --header Authorization:TOKEN --history '~/h.sqlite'"""
+    repeated = """--duration 60 --timeout 2 --env TOKEN --header Authorization:TOKEN --connect-timeout 5 --history '~/h.sqlite'"""
     assert f"""Next: skilllab try textwrap:dedent --params '{{"text": "tea"}}' {repeated}""" in out
     assert "hidden" not in out
     assert History(tmp_path / "h.sqlite").load(1).options == given
@@ -281,18 +283,16 @@ def test_a_server_that_crashes(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", ["stdio", "http"])
-def test_a_mute_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], transport: str
-) -> None:
+def test_a_mute_server(tmp_path: Path, capsys: pytest.CaptureFixture[str], transport: str) -> None:
     """A server that never answers `initialize` ends the command with 1 after the time to connect; nothing is kept or left."""
-    monkeypatch.setattr(trying, "MCP_CONNECT_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         targets = {
             "stdio": f"sh -c 'cat > /dev/null' --of={tmp_path}",
             "http": f"http://127.0.0.1:{listener.getsockname()[1]}/mcp",
         }
         begin = time.monotonic()
-        assert main(["try", targets[transport], "--history", str(tmp_path / "h.sqlite")]) == 1
+        limits = ("--connect-timeout", "0.5", "--history", str(tmp_path / "h.sqlite"))
+        assert main(["try", targets[transport], *limits]) == 1
         took = time.monotonic() - begin
     said = capsys.readouterr()
     assert re.search(r"skilllab: MCP server .* did not answer `initialize` within 500 ms", said.err)
