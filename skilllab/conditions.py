@@ -20,10 +20,10 @@ Kind = Literal["duration", "share", "rate", "size", "count"]
 Sense = Literal["<", "<=", ">", ">="]
 
 UNITS: Mapping[Kind, Mapping[str, float]] = {
-    "duration": {"ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0},
+    "duration": {"ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0},
     "share": {"%": 0.01},
     "rate": {"/s": 1.0, "/min": 1 / 60},
-    "size": {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+    "size": {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40},
     "count": {"": 1.0},
 }
 """The units of a bound by the kind of its metric, in s, shares of one, 1/s, and bytes."""
@@ -78,8 +78,8 @@ class Condition:
 
     def __str__(self) -> str:
         whose = "" if self.skill is None else f" of {_quoted(self.skill)}"
-        lasting = f" for {fmt.trimmed(fmt.duration(self.lasting, _EXACT))}" if self.lasting else ""
-        return f"{self.metric}{whose} {self.sense} {fmt.trimmed(self.show(self.bound, _EXACT))}{lasting}"
+        lasting = f" for {_written(fmt.duration(self.lasting, _EXACT))}" if self.lasting else ""
+        return f"{self.metric}{whose} {self.sense} {_written(self.show(self.bound, _EXACT))}{lasting}"
 
 
 def _share(value: float | None, digits: int = 3) -> str:
@@ -199,6 +199,11 @@ def _amount(reader: _Reader, kind: Kind) -> float:
         reader.fail(f"a unit ({', '.join(units)})")
     reader.move()
     return number * units[unit]
+
+
+def _written(amount: str) -> str:
+    """Returns an amount as `parse` reads it: without the zeros at its end and the separators of its thousands."""
+    return fmt.trimmed(amount).replace(",", "")
 
 
 def _quoted(skill: str) -> str:

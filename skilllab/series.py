@@ -50,7 +50,7 @@ def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval |
     mean, size = float(series.mean()), effective_size(series)
     if size < ENOUGH:
         return None
-    half = _student(confidence, size) * float(series.std()) / math.sqrt(size)
+    half = student(confidence, size / _PER_DEGREE) * float(series.std()) / math.sqrt(size)
     return Interval(mean - half, mean + half, confidence)
 
 
@@ -117,18 +117,22 @@ def _batch_time(series: Array) -> float:
 
 
 def _wilson(share: float, size: float, confidence: float) -> tuple[float, float]:
-    t = _student(confidence, size)
+    t = student(confidence, size / _PER_DEGREE)
     weight = t * t / size
     middle = (share + weight / 2) / (1 + weight)
     half = t * math.sqrt(share * (1 - share) / size + weight / (4 * size)) / (1 + weight)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _student(confidence: float, size: float) -> float:
-    """Returns Student's t for an estimated size (Hill 1970's expansion in 1 over the degrees of freedom)."""
+def student(confidence: float, degrees: float) -> float:
+    """Returns how many standard errors wide each side of an interval is: Student's t with so many degrees of freedom.
+
+    It is the expansion about the normal in 1 over the degrees of freedom (Abramowitz and Stegun 26.7.5, Hill 1970).
+    Raises InvalidValueError for a confidence that is no share between 0 and 1.
+    """
     if not 0 < confidence < 1:
         raise InvalidValueError(f"confidence(={confidence}) must be between 0 and 1, both excluded: 95 % is 0.95")
-    z, degrees = NormalDist().inv_cdf((1 + confidence) / 2), size / _PER_DEGREE
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

@@ -10,6 +10,7 @@ import numpy as np
 
 from skilllab import format as fmt
 from skilllab import series
+from skilllab.experiments.loadtest.generator import spans
 from skilllab.experiments.loadtest.slo import parse_slo
 from skilllab.settings import SLOW_STEP
 from skilllab.stats import Array, quantile
@@ -51,7 +52,10 @@ def _ended_early(result: LoadTestResult) -> Iterator[LoadWarning]:
     if reason in _EARLY:
         why = f": {result.ending.why}" if result.ending.why else ""
         text = f"The test was {reason} after {fmt.duration(seconds)}{why}"
-        yield LoadWarning(reason, seconds, text, f"what came before is measured, {_EARLY[reason]}")
+        before = "what came before is measured"
+        if result.ending.lost:
+            before += " and what was under way is in no figure, so that no SLO passes"
+        yield LoadWarning(reason, seconds, text, f"{before}, {_EARLY[reason]}")
 
 
 def _failures(result: LoadTestResult) -> Iterator[LoadWarning]:
@@ -63,7 +67,7 @@ def _failures(result: LoadTestResult) -> Iterator[LoadWarning]:
             "give it a longer duration or a shorter warmup",
         )
         return
-    failed = 1 - result.success_rate
+    failed = result.measured.error_share
     if failed > _FAILED:
         kinds = ", ".join(f"{kind} {fmt.count(count)}" for kind, count in list(result.errors.items())[:3])
         rest = "there is no response time" if failed == 1 else "response times are those of the others"
@@ -112,9 +116,9 @@ def _late(result: LoadTestResult) -> Iterator[LoadWarning]:
 
 def _starved(result: LoadTestResult) -> Iterator[LoadWarning]:
     """Workers of a closed test waited for the event loop, not for their answers."""
-    workers, columns = result.ending.workers, result.measured
+    workers, columns = _begun(result), result.measured
     waited, busy = float(columns.lag.sum()), float((columns.end - columns.start).sum())
-    idle = sum(not requests for requests in workers)
+    idle = max(0, workers.count(0) - result.requests.unfinished)  # one whose first request had no end has sent it
     if len(workers) < 2 or len(columns.ok) < 3 or not (waited > busy or (idle and max(workers) >= 3)):
         return
     at_once = busy / max(1e-12, result.seconds)
@@ -125,6 +129,13 @@ def _starved(result: LoadTestResult) -> Iterator[LoadWarning]:
         "response time is waiting for it"
     )
     yield LoadWarning("workers-starved", at_once, text, "write the skill as a plain def, which runs in a thread")
+
+
+def _begun(result: LoadTestResult) -> list[int]:
+    """Returns the requests that each worker finished, of those whose turn had come when the test ended."""
+    ending = result.ending
+    begun = {worker for worker, begin, _ in spans(result.scenario) if begin < ending.seconds}
+    return [requests for worker, requests in enumerate(ending.workers) if worker in begun]
 
 
 def _short(result: LoadTestResult) -> Iterator[LoadWarning]:

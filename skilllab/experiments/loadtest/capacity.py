@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from skilllab import format as fmt
 from skilllab import settings
@@ -19,11 +17,9 @@ from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.loadtest.child import Child
 from skilllab.experiments.loadtest.edge import checked_condition
-from skilllab.experiments.loadtest.generator import Ending, run
-from skilllab.experiments.loadtest.metrics import answers
-from skilllab.experiments.loadtest.records import Requests
+from skilllab.experiments.loadtest.probing import OnProbe, Target, explore
 from skilllab.experiments.loadtest.scenario import Abort, Params, Scenario, Stage, positive
-from skilllab.experiments.loadtest.search import Observation, Probe, Search
+from skilllab.experiments.loadtest.search import Probe, Search, summarised
 from skilllab.experiments.loadtest.slo import WITHOUT_END, parse_slo
 from skilllab.model import ResourceLimits
 from skilllab.stats import Interval, smallest_n
@@ -42,10 +38,6 @@ _LATE = 0.01  # of the requests late by half a bound: the generator is part of w
 _PRECISION = 0.1
 _ABORT = Abort()
 
-OnProbe = Callable[[Probe], object]
-Prober = Callable[[float, float], Awaitable[Observation]]
-"""Sends Poisson arrivals at a rate (1/s) for so many seconds to an empty target, and waits until all have their end."""
-
 
 @dataclass(frozen=True)
 class CapacityResult:
@@ -54,7 +46,8 @@ class CapacityResult:
     at: the best guess, None without one. low is 0 and high infinite where nothing bounds it. needed: seconds that would
     make the interval as narrow as `precision` (high / low - 1), None where it is, and inf where the generator was outrun, so
     that no time would. probes: in the order in which they ran. seconds: that they took. scenario: what was asked, as text.
-    stopped: whether the search was ended before its time. at_least: whether `needed` is only a lower bound.
+    stopped: whether the search was ended before its time. at_least: whether `needed` is only a lower bound. ended: why the
+    search ended by itself before its time, "" where it did not.
     """
 
     slo: str
@@ -68,6 +61,7 @@ class CapacityResult:
     scenario: Mapping[str, Any]
     stopped: bool = False
     at_least: bool = False
+    ended: str = ""
 
     @property
     def enough(self) -> bool:
@@ -77,7 +71,7 @@ class CapacityResult:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What limits the answer, each with what to do about it."""
-        found = []
+        found = self._crashes()
         near = [probe.late for probe in self.probes if probe.phase == "edge" and probe.late > _LATE]
         if near:
             found.append(
@@ -87,7 +81,7 @@ class CapacityResult:
         if self.needed == math.inf:
             found.append(self._outrun())
         elif self.needed is not None and self.high > 0:
-            ended = f"stopped after {fmt.duration(self.seconds)}" if self.stopped else "too short"
+            ended = f"stopped after {fmt.duration(self.seconds)}" if self.stopped or self.ended else "too short"
             longer = f"duration={self._longer():g}"
             advice = f"at least {longer}, and maybe much more" if self.at_least else f"{longer} or more"
             found.append(
@@ -95,6 +89,18 @@ class CapacityResult:
                 f"with {advice}."
             )
         return tuple(found)
+
+    def _crashes(self) -> list[str]:
+        """Returns what is to be said of processes that ended by themselves."""
+        lost = [probe for probe in self.probes if probe.lost and probe.phase != "alone"]
+        found = [f"The search ended before its time: {self.ended}."] if self.ended else []
+        if lost:
+            found.append(
+                f"In {fmt.count(len(lost))} of {fmt.count(len(self.probes))} probes, from "
+                f"{fmt.rate(min(probe.rate for probe in lost))} on, {lost[-1].lost}: they count as broken, so that a rate at "
+                "which it ends is taken for one that is too high; find out why it does."
+            )
+        return found
 
     def _outrun(self) -> str:
         fastest = self.probes[-1]
@@ -163,7 +169,7 @@ class CapacityResult:
         if self.high == 0:
             alone = self.probes[0]
             seen = map(_seen_alone, parse_slo(self.slo), alone.values, alone.loads)
-            return f"{self.slo} holds at no rate: with one request at a time {' and '.join(seen)}"
+            return f"{self.slo} holds at no rate: with one request at a time {alone.lost or ' and '.join(seen)}"
         if self.low == 0 and math.isinf(self.high):
             return f"{self.slo}: nothing is known about its highest rate yet"
         if math.isinf(self.high):
@@ -187,6 +193,7 @@ class CapacityResult:
             "scenario": dict(self.scenario),
             "stopped": self.stopped,
             "at_least": self.at_least,
+            "ended": self.ended,
         }
         plain: dict[str, Any] = _plain(values)
         return plain
@@ -203,7 +210,8 @@ class CapacityResult:
             slo, about = str(values["slo"]), dict(values["scenario"])
             parse_slo(slo)
             ways = {name: bool(values.get(name)) for name in ("stopped", "at_least")}
-            return cls(slo, low, high, at, needed, precision, seconds, probes, about, **ways)
+            ended = str(values.get("ended", ""))
+            return cls(slo, low, high, at, needed, precision, seconds, probes, about, **ways, ended=ended)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidValueError(f"not the JSON of a capacity: {type(error).__name__}: {error}") from error
 
@@ -239,15 +247,15 @@ async def find_capacity(
     should be, as a share of its low end; the result says which duration would do. start: the first rate, half of what one
     request at a time reaches unless given. where: "process" sends from a child. Requests that fail, are dropped at
     max_in_flight or have no end count as answered within no bound. abort_on: ends a probe early, which spares a server that
-    is not ours. on_probe: told of each probe. stop: ends the search; the result is of the probes until then.
+    is not ours. on_probe: told of each probe. stop: ends the search; the result is of the probes until then. A probe whose
+    process ended by itself is broken.
     Raises InvalidValueError before anything starts, SkillNotFoundError, and what a load test raises.
     """
     conditions = _checked(slo, duration, precision, start, where)
-    stage = Stage(duration * _ALONE_SHARE, concurrency=1)
     alone = Scenario(
         skill_id,
         {} if params is None else params,
-        (stage,),
+        (Stage(duration * _ALONE_SHARE, concurrency=1),),
         count=_ALONE,
         max_in_flight=max_in_flight,
         cache=cache,
@@ -259,77 +267,21 @@ async def find_capacity(
     about = {"skill_id": skill_id, "duration": duration, "seed": seed, "where": where}
     async with AsyncExitStack() as stack:
         child = await stack.enter_async_context(Child(engine)) if where == "process" else None
-        target = _Target(engine, child, alone, abort_on, stop)
-        search = Search(conditions, budget=duration, start=start or 1.0, precision=precision)
+        target = Target(engine, child, alone, abort_on, stop)
         first = await target.alone()
         if stop.is_set():  # what was cut short says nothing
             return CapacityResult(slo, 0.0, math.inf, None, duration, precision, first.elapsed, (), about, True, True)
-        unloaded = replace(search.add(len(first.intended) / first.elapsed, 0.0, first), phase="alone")
-        if _hopeless(unloaded, conditions):
+        reached = max(1, len(first.intended)) / first.elapsed
+        unloaded = summarised(conditions, reached, 0.0, first, "alone")
+        if unloaded.lost or _hopeless(unloaded, conditions):
             return CapacityResult(slo, 0.0, 0.0, None, duration, precision, first.elapsed, (unloaded,), about)
         rate = start or _START * unloaded.rate
         search = Search(conditions, budget=duration - first.elapsed, start=rate, precision=precision)
-        await explore(search, target.probe, on_probe, stop)
-    found = search.finding()
+        ended = await explore(search, target.probe, on_probe, stop)
+    found, probes, seconds = search.finding(), (unloaded, *search.probes), first.elapsed + search.used
     needed = None if found.needed is None else found.needed + first.elapsed
-    seconds = first.elapsed + search.used
-    probes = (unloaded, *search.probes)
-    ways = (stop.is_set(), found.at_least)
+    ways = (stop.is_set(), found.at_least, ended)
     return CapacityResult(slo, found.low, found.high, found.at, needed, precision, seconds, probes, about, *ways)
-
-
-async def explore(
-    search: Search, probe: Prober, on_probe: OnProbe | None = None, stop: asyncio.Event | None = None
-) -> None:
-    """Runs the probes that a search plans, until it plans no more."""
-    while not (stop is not None and stop.is_set()) and (plan := search.next()) is not None:
-        rate, seconds = plan
-        seen = await probe(rate, seconds)
-        if stop is not None and stop.is_set():
-            return  # what was cut short says nothing
-        done = search.add(rate, min(seconds, seen.seconds), seen)
-        if on_probe is not None:
-            on_probe(done)
-
-
-class _Target:
-    """Sends probes to a skill, one after another."""
-
-    def __init__(
-        self,
-        engine: LayeredExecutionEngine,
-        child: Child | None,
-        alone: Scenario,
-        abort: Abort | None,
-        stop: asyncio.Event,
-    ) -> None:
-        self._engine, self._child, self._alone, self._abort, self._stop = engine, child, alone, abort, stop
-        self._number = 0
-
-    async def alone(self) -> Observation:
-        """Sends requests one at a time."""
-        return await self._observe(self._alone)
-
-    async def probe(self, rate: float, seconds: float) -> Observation:
-        """Sends Poisson arrivals; the generator waits until all requests have their end, so that no backlog is left."""
-        self._number += 1
-        stage = Stage(seconds, rate=rate)
-        seed = self._alone.seed * 100_003 + self._number
-        return await self._observe(replace(self._alone, stages=(stage,), count=None, seed=seed, abort=self._abort))
-
-    async def _observe(self, scenario: Scenario) -> Observation:
-        requests, now = Requests(), asyncio.get_running_loop().time
-        begin = now()
-        ending: Ending
-        if self._child is None:
-            ending = await run(self._engine, scenario, requests, stop=self._stop)
-        else:
-            ending = await self._child.run(scenario, requests, stop=self._stop)
-        columns = requests.columns()
-        seen = answers(columns, np.concatenate([requests.lost(which)[0] for which in ("dropped", "unfinished")]))
-        last = float(columns.end.max()) if len(columns.end) else 0.0
-        elapsed = now() - begin if self._child is None else max(last, ending.seconds)
-        return Observation(seen.intended, seen.response, max(elapsed, 1e-9), seen.lag, ending.seconds)
 
 
 def _checked(slo: str, duration: float, precision: float, start: float | None, where: str) -> tuple[Condition, ...]:

@@ -207,7 +207,7 @@ class Child:
         why = f"the process of the load test ended with status {status}"
         if not len(requests):
             raise WorkerLostError(f"{why} before it had measured anything", status=status)
-        return Ending("aborted", seconds, why, apart=True)
+        return Ending("aborted", seconds, why, apart=True, lost=True)
 
     async def _stopped(self, told: asyncio.Task[Ending]) -> Ending:
         """Ends the process: asks it first, so that it sends what it has measured."""

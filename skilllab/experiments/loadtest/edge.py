@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from skilllab.conditions import Condition
 from skilllab.errors import InvalidValueError
+from skilllab.series import student
 from skilllab.stats import Array
 
 _STEEPEST = 300.0  # slope at which a step of 1 % in the rate goes from holding to broken
@@ -97,7 +97,7 @@ def edge(
     fits = [_fit(x, loads, weights, mean, share * wanted, least) for share in bases]
     best = min(fits, key=lambda fit: fit.deviance)
     degrees = max(2.0, float(weights.sum() ** 2 / (weights**2).sum()) - 2)
-    t = student(0.5 + confidence / 2, degrees)
+    t = student(confidence, degrees)
     growing = [fit for fit in fits if fit.line[1] >= _FLATTEST]
     if best not in growing:
         return None
@@ -140,23 +140,12 @@ def _sure(
             middle = float(weight @ here)
             scatter = float(weight**2 @ (here - middle) ** 2) * len(here) / (len(here) - 1)
             chance = 0.0 if mean else middle * (1 - middle) * least / float(weights[first:last].sum())
-            error = student(0.5 + confidence / 2, len(here) - 1) * math.sqrt(max(scatter, chance))
+            error = student(confidence, len(here) - 1) * math.sqrt(max(scatter, chance))
             if middle + error < wanted:
                 low = max(low, float(x[first]))
             if middle - error > wanted:
                 high = min(high, float(x[last - 1]))
     return low, high
-
-
-def student(q: float, degrees: float) -> float:
-    """Returns a quantile of Student's t, by its expansion about the normal (Abramowitz and Stegun 26.7.5)."""
-    z = NormalDist().inv_cdf(q)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

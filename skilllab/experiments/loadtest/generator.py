@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from bisect import bisect
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -37,7 +38,8 @@ class Ending:
 
     workers: requests that each worker of a closed test finished. longest_step: seconds that one step of the skill held up
     the event loop at most, 0 where it did not run there. machine: what else it did meanwhile. apart: whether the generator
-    had a process of its own; one that had to be killed told neither of its workers nor of the machine.
+    had a process of its own; one that had to be killed told neither of its workers nor of the machine. lost: whether that
+    process ended by itself: what was under way then is not known, not even how much.
     """
 
     reason: Reason
@@ -47,6 +49,7 @@ class Ending:
     longest_step: float = 0.0
     machine: Machine | None = None
     apart: bool = False
+    lost: bool = False
 
 
 async def run(
@@ -225,11 +228,12 @@ class _Closed(_Test):
     """Workers, each of which begins its next request when its last has ended."""
 
     begun: list[float]  # of each span of work, the intended start of the request under way; nan without one
+    full: asyncio.Event  # set when all requests of the count have been sent
 
     async def send(self, pacer: Pacer) -> None:
         self.workers = [0] * max(stage.concurrency or 0 for stage in self.scenario.stages)
         work = list(spans(self.scenario))
-        self.begun = [math.nan] * len(work)
+        self.begun, self.full = [math.nan] * len(work), asyncio.Event()
         for place, (worker, begin, end) in enumerate(work):
             self.start(self._work(place, worker, begin, end))
         duration = self.scenario.duration
@@ -255,8 +259,8 @@ class _Closed(_Test):
         fixed, params = isinstance(scenario.params, Mapping), scenario.params_of()
         asked, count, bounds = params(0) if fixed else {}, scenario.count or math.inf, scenario.bounds
         begun = self.begun
-        if begin > 0:
-            await asyncio.sleep(zero + begin - clock())
+        if begin > 0 and not await self._turn(begin):
+            return
         stage, free = bisect(bounds, begin) - 1, begin
         start = turn = clock() - zero
         done = 0
@@ -287,6 +291,15 @@ class _Closed(_Test):
         finally:
             begun[place] = math.nan
             self.workers[worker] += done
+            if self.sent >= count:
+                self.full.set()
+
+    async def _turn(self, begin: float) -> bool:
+        """Waits until `begin` (s); False when all requests were sent before, so that there is nothing left to wait for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.zero + begin - self.clock()):
+                await self.full.wait()
+        return not self.full.is_set()
 
 
 def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:

@@ -16,8 +16,9 @@ import numpy as np
 from skilllab import series
 from skilllab.conditions import Condition
 from skilllab.experiments.loadtest.records import Columns
-from skilllab.stats import Array, Interval, quantiles, smallest_n
+from skilllab.stats import Array, Interval, quantile, quantiles, smallest_n
 
+_CONFIDENCE = 0.95
 _SLICES = 100  # of the time, whose counts give the interval of a rate
 
 
@@ -57,6 +58,11 @@ def metric(condition: Condition, response: Array) -> float:
     return float(response.mean() if condition.metric == "mean" else response.max())
 
 
+def known_quantile(values: Array, q: float) -> float:
+    """Returns a quantile of finite values, nan where they are too few: they would give no interval if independent."""
+    return quantile(values, q) if len(values) >= smallest_n(q) else math.nan
+
+
 def value(condition: Condition, response: Array) -> float:
     """Returns the metric as a result may show it: nan where the values are too few for the quantile."""
     few = condition.q is not None and len(response) < smallest_n(condition.q)
@@ -86,9 +92,14 @@ def interval(condition: Condition, response: Array) -> Interval | None:
 
 
 def rate_interval(ends: Array, begin: float, end: float) -> Interval | None:
-    """Returns the 95 % interval of how many ended a second, from the counts in a hundred slices of the time."""
-    if not begin < end < math.inf or not len(ends):
+    """Returns the 95 % interval of how many ended a second, from the counts in a hundred slices of the time.
+
+    None ended: then it is the exact one of a Poisson count of 0, up to 3.7 in the whole time (Garwood 1936).
+    """
+    if not begin < end < math.inf:
         return None
+    if not len(ends):
+        return Interval(0.0, -math.log((1 - _CONFIDENCE) / 2) / (end - begin), _CONFIDENCE)
     counts, _ = np.histogram(ends, _SLICES, (begin, end))
     return series.mean_interval(counts * (_SLICES / (end - begin)))
 

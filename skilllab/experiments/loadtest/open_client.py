@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skilllab.experiments.loadtest.metrics import known_quantile
 from skilllab.experiments.loadtest.records import Columns
-from skilllab.stats import Array, quantile, smallest_n
 
 RATES = (10.0, 100.0, 1000.0)
 ASSUMPTION = (
@@ -54,8 +54,4 @@ def seen_by(rate: float, requests: Columns, begin: float, until: float) -> OpenC
     if not served.any() or (~served).sum() > max(1, 0.01 * len(served)):
         return OpenClient(rate, math.nan, math.nan, math.nan, math.nan)
     seen = answered.end[place[served]] - due[served]
-    return OpenClient(rate, float(seen.mean()), *(_finest(seen, q) for q in (0.5, 0.95, 0.99)))
-
-
-def _finest(values: Array, q: float) -> float:
-    return quantile(values, q) if len(values) >= smallest_n(q) else math.nan
+    return OpenClient(rate, float(seen.mean()), *(known_quantile(seen, q) for q in (0.5, 0.95, 0.99)))

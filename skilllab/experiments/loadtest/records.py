@@ -158,8 +158,12 @@ class Requests:
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Requests:
-        """Returns the requests that `to_json` wrote."""
-        whole = np.frombuffer(zlib.decompress(base64.b64decode(saved["rows"])), dtype=np.int64).reshape(_WIDTH, -1)
+        """Returns the requests that `to_json` wrote; raises ValueError, KeyError or TypeError for anything else."""
+        try:
+            unpacked = zlib.decompress(base64.b64decode(saved["rows"]))
+        except zlib.error as error:
+            raise ValueError(f"rows are damaged: {error}") from error
+        whole = np.frombuffer(unpacked, dtype=np.int64).reshape(_WIDTH, -1)
         rows = whole.T.astype(np.float64)
         rows[:, 0] = np.cumsum(whole[0]) / 1e9
         rows[:, 1:3] = np.cumsum([np.cumsum(whole[0]), whole[1], whole[2]], axis=0)[1:].T / 1e9
@@ -169,6 +173,10 @@ class Requests:
         made._rows.frombytes(rows.tobytes())
         made._dropped.extend(saved["dropped"])
         made._unfinished.extend(saved["unfinished"])
+        if len(whole.T) and not 0 <= whole[4].min() <= whole[4].max() < 2 * len(made._kinds):
+            raise ValueError(f"rows name kinds of errors beyond the {len(made._kinds)} that there are")
+        if len(made._dropped) % _LOST or len(made._unfinished) % _LOST:
+            raise ValueError(f"what was dropped or is unfinished must be {_LOST} numbers each")
         return made
 
     def frame(self) -> pd.DataFrame:
@@ -211,6 +219,11 @@ class Columns(NamedTuple):
     def waiting(self) -> Array:
         """Seconds between start and end in which the skill did not run."""
         return np.round(self.end - self.start - np.nan_to_num(self.service, nan=0.0), _DIGITS)
+
+    @property
+    def error_share(self) -> float:
+        """Share of failures, 0 to 1; nan without any request. One less the share of successes is off by the last bit."""
+        return float((~self.ok).mean()) if len(self.ok) else math.nan
 
     def errors(self) -> dict[str, int]:
         """Returns how often each kind of error came, the most frequent first."""

@@ -22,7 +22,7 @@ from skilllab.experiments.loadtest.open_client import ASSUMPTION, RATES, OpenCli
 from skilllab.experiments.loadtest.records import Columns, Requests
 from skilllab.experiments.loadtest.scenario import Scenario
 from skilllab.experiments.loadtest.slo import Judgement, Outcome, judge, overall, parse_slo
-from skilllab.stats import Array, Interval, quantile, smallest_n
+from skilllab.stats import Array, Interval, smallest_n
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,8 @@ class LoadTestResult:
         Too few are those that would give no interval even if they were independent: below 72 for p95, 368 for p99.
         """
         q = _share(percent)
-        return quantile(self.responses, q) if len(self.responses) >= smallest_n(q) else None
+        value = metrics.known_quantile(self.responses, q)
+        return None if math.isnan(value) else value
 
     def percentile_interval(self, percent: float) -> Interval | None:
         """Returns the 95 % interval of a percentile of the response time, None where the test was too short for one."""
@@ -147,7 +148,8 @@ class LoadTestResult:
 
         A request that failed, was dropped or has no end counts as answered within no bound, as find_capacity has it. What was
         cut off when a test was stopped or aborted may have been about to end, unless it was over the bound already: where that
-        makes a difference, the condition is inconclusive.
+        makes a difference, the condition is inconclusive. Of a test whose process ended by itself nobody knows what was under
+        way then: no condition passes.
         """
         return () if self.scenario.slo is None else tuple(map(self._judged, parse_slo(self.scenario.slo)))
 
@@ -187,7 +189,7 @@ class LoadTestResult:
             value = self.percentile(100 * q)
             found[f"p{100 * q:g}"] = (math.nan if value is None else value, self.percentile_interval(100 * q))
         failed = series.proportion_interval(~self.measured.ok) if len(self.measured.ok) else None
-        return {**found, "errors": (1 - self.success_rate, failed), "rate": (self.rate, self._rate_interval)}
+        return {**found, "errors": (self.measured.error_share, failed), "rate": (self.rate, self._rate_interval)}
 
     def frame(self) -> pd.DataFrame:
         """Returns one row a finished request: see Requests."""
@@ -267,17 +269,22 @@ class LoadTestResult:
 
     @property
     def _rate_interval(self) -> Interval | None:
+        cut_off = self.ending.reason in ("stopped", "aborted") and (self.unfinished or self.ending.lost)
+        if not len(self._succeeded) and (cut_off or self.measured.ok.any()):
+            return None  # those that had no end in the time were no failures
         return metrics.rate_interval(self._succeeded, self.scenario.warmup, self.ending.seconds)
 
     def _judged(self, condition: Condition) -> Judgement:
         if condition.metric == "rate":
-            return judge(condition, self.rate, self._rate_interval)
-        first, *others = (
-            judge(condition, metrics.value(condition, each), metrics.interval(condition, each))
-            for each in self._responses(condition)
-        )
-        same = all(other.outcome == first.outcome for other in others)
-        return first if same else judge(condition, first.value, None)
+            found = [judge(condition, self.rate, self._rate_interval)]
+        else:
+            found = [
+                judge(condition, metrics.value(condition, each), metrics.interval(condition, each))
+                for each in self._responses(condition)
+            ]
+        first, outcomes = found[0], {each.outcome for each in found}
+        known = len(outcomes) == 1 and not (self.ending.lost and first.outcome == "pass")
+        return first if known else judge(condition, first.value, None)
 
     def _responses(self, condition: Condition) -> tuple[Array, ...]:
         """Returns the responses that a condition is judged by; of a test that ended early, those of two tests.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal
 
 from skilllab import settings
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import InvalidValueError
-from skilllab.experiments.loadtest.generator import run
+from skilllab.experiments.loadtest.generator import Ending, run
 from skilllab.experiments.loadtest.records import Requests
 from skilllab.experiments.loadtest.result import LoadTestResult
 from skilllab.experiments.loadtest.scenario import Abort, Arrivals, Params, Scenario, Stage
@@ -56,8 +56,8 @@ async def load_test(
     or a function of the request's number. duration: seconds, 30 where neither it nor a count is given. count: requests.
     warmup: seconds kept apart. max_in_flight, cache, timeout, resource_limits, seed, slo, abort_on: as in Scenario.
     where: "process" runs it in a child. stop: ends it early. on_progress: told (seconds, requests) four times a second.
-    Raises InvalidValueError before anything starts, SkillNotFoundError for an unknown skill, and what a closed engine or
-    another event loop raises; every other failure of a request is counted by its kind.
+    Raises InvalidValueError before anything starts, SkillNotFoundError for an unknown skill, what a closed engine or another
+    event loop raises, and at once what on_progress does; other failures of a request are counted by their kinds.
     """
     if where not in ("here", "process"):
         raise InvalidValueError(f'where={where!r} must be "here" or "process"')
@@ -108,18 +108,24 @@ async def run_here(
     stop: asyncio.Event | None = None,
     on_progress: Progress | None = None,
 ) -> LoadTestResult:
-    """Runs a scenario in this event loop."""
+    """Runs a scenario in this event loop; what on_progress raises ends the test at once and is raised here."""
     requests, started = Requests(), time.time()
-    telling = None if on_progress is None else asyncio.create_task(_tell(on_progress, requests))
-    try:
-        ending = await run(engine, scenario, requests, stop=stop)
-    finally:
-        if telling is not None:
-            telling.cancel()
-            (failure,) = await asyncio.gather(telling, return_exceptions=True)
-    if telling is not None and isinstance(failure, Exception):
-        raise failure
+    work = run(engine, scenario, requests, stop=stop)
+    ending = await (work if on_progress is None else _told(work, on_progress, requests))
     return LoadTestResult(scenario, requests, ending, started)
+
+
+async def _told(work: Coroutine[Any, Any, Ending], on_progress: Progress, requests: Requests) -> Ending:
+    test, telling = asyncio.create_task(work), asyncio.create_task(_tell(on_progress, requests))
+    try:
+        await asyncio.wait((test, telling), return_when=asyncio.FIRST_COMPLETED)
+        if telling.done():
+            telling.result()
+        return await test
+    finally:
+        test.cancel()
+        telling.cancel()
+        await asyncio.gather(test, telling, return_exceptions=True)
 
 
 async def _tell(on_progress: Progress, requests: Requests) -> None:

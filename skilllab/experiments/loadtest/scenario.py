@@ -108,7 +108,8 @@ class Scenario:
     warmup: seconds at the begin that are kept apart. count: requests after which the test ends, those of the warm-up
     among them. max_in_flight: requests under way at once in an open model; what would exceed it is dropped and counted.
     cache: whether kept results may answer. timeout: seconds a request may take ("inherit": the skill's). seed: of the
-    arrivals. slo: what must hold, such as "p95 < 50 ms and errors < 0.1 %". abort: when the test gives up.
+    arrivals, a whole number from 0 on. slo: what must hold, such as "p95 < 50 ms and errors < 0.1 %". abort: when the test
+    gives up.
     """
 
     skill_id: str
@@ -131,6 +132,8 @@ class Scenario:
         self._check_stages()
         counted("count", self.count, "requests", optional=True)
         counted("max_in_flight", self.max_in_flight, "requests")
+        if not (isinstance(self.seed, int) and not isinstance(self.seed, bool) and self.seed >= 0):
+            raise InvalidValueError(f"seed(={self.seed!r}) must be a whole number, 0 or above")
         if self.timeout != "inherit":
             positive("timeout", self.timeout, "seconds", optional=True)
         if not (_number(self.warmup) and 0 <= self.warmup < math.inf):

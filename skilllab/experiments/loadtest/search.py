@@ -48,8 +48,9 @@ class Probe:
 
     rate: of arrivals, 1/s. seconds: in which they came. elapsed: until the last of them had its end. requests: that
     count, after the first quarter. loads: of each condition, see `edge.load`. values: of each condition's metric, however
-    few the requests. phase: "bracket" or "edge". late: share of requests that the generator sent late, by half of the
-    latency bound, or by 10 ms where there is none.
+    few the requests. phase: "alone", "bracket" or "edge". late: share of requests that the generator sent late, by half of
+    the latency bound, or by 10 ms where there is none. lost: how the process of the load test ended by itself, "" where it
+    did not; such a probe is broken, whatever was answered before.
     """
 
     rate: float
@@ -62,6 +63,7 @@ class Probe:
     clearly_broken: bool
     phase: str
     late: float = 0.0
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Observation:
     """What a probe saw, a value a request that was to be sent: intended start (s from its begin) and response (s).
 
     A response is inf where a request failed, was dropped or given up. lag: by which the generator was late; nothing
-    when None. elapsed: seconds until the backlog had drained. seconds: after which it was cut short.
+    when None. elapsed: seconds until the backlog had drained. seconds: after which it was cut short. lost: as of a Probe.
     """
 
     intended: Array
@@ -77,6 +79,7 @@ class Observation:
     elapsed: float
     lag: Array | None = None
     seconds: float = math.inf
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,34 @@ class Finding:
     high: float
     needed: float | None
     at_least: bool = False
+
+
+def summarised(conditions: Sequence[Condition], rate: float, seconds: float, seen: Observation, phase: str) -> Probe:
+    """Returns the summary of what a probe saw, of its requests after the first quarter."""
+    counts = seen.intended >= WARM * seconds
+    response = seen.response[counts]
+    loads = tuple(load(condition, response) for condition in conditions)
+    shares = [got / target(condition) for got, condition in zip(loads, conditions, strict=True)]
+    late = 0.0
+    if seen.lag is not None and len(response):
+        late = float((seen.lag[counts] >= (_latency_bound(conditions) / 2 or _LAG)).mean())
+    return Probe(
+        rate,
+        seconds,
+        seen.elapsed,
+        len(response),
+        loads,
+        tuple(metric(condition, response) for condition in conditions),
+        not seen.lost and max(shares) <= 1,
+        bool(seen.lost) or max(shares) > _CLEARLY,
+        phase,
+        late,
+        seen.lost,
+    )
+
+
+def _latency_bound(conditions: Sequence[Condition]) -> float:
+    return max((condition.bound for condition in conditions if condition.kind == "duration"), default=0.0)
 
 
 class Search:
@@ -114,7 +145,7 @@ class Search:
         self.probes: list[Probe] = []
         self.used = 0.0
         self._budget, self._start, self._precision, self._confidence = budget, start, precision, confidence
-        self._bound = max((c.bound for c in self.conditions if c.kind == "duration"), default=0.0)
+        self._bound = _latency_bound(self.conditions)
         self._lengths: list[float] | None = None
         self._round = self._place = 0
         self._centre, self._spread = start, _SPREAD
@@ -145,24 +176,8 @@ class Search:
 
     def add(self, rate: float, seconds: float, seen: Observation) -> Probe:
         """Takes what a probe saw, and returns its summary."""
-        counts = seen.intended >= WARM * seconds
-        response = seen.response[counts]
-        loads = tuple(load(condition, response) for condition in self.conditions)
-        late = 0.0
-        if seen.lag is not None and len(response):
-            late = float((seen.lag[counts] >= (self._bound / 2 or _LAG)).mean())
-        probe = Probe(
-            rate,
-            seconds,
-            seen.elapsed,
-            len(response),
-            loads,
-            tuple(metric(condition, response) for condition in self.conditions),
-            all(got <= target(condition) for got, condition in zip(loads, self.conditions, strict=True)),
-            any(got > _CLEARLY * target(condition) for got, condition in zip(loads, self.conditions, strict=True)),
-            "bracket" if self._lengths is None else "edge",
-            late,
-        )
+        phase = "bracket" if self._lengths is None else "edge"
+        probe = summarised(self.conditions, rate, seconds, seen, phase)
         self.probes.append(probe)
         self.used += seen.elapsed
         return probe

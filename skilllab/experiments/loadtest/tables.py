@@ -11,11 +11,12 @@ import numpy as np
 from skilllab import format as fmt
 from skilllab import series
 from skilllab.experiments.loadtest.arrivals import cumulative
+from skilllab.experiments.loadtest.metrics import known_quantile
 from skilllab.experiments.loadtest.open_client import OpenClient
 from skilllab.experiments.loadtest.records import Columns, Requests
 from skilllab.experiments.loadtest.scenario import Scenario, Stage
 from skilllab.experiments.loadtest.slo import TOO_FEW
-from skilllab.stats import Array, Interval, quantile, smallest_n
+from skilllab.stats import Array, Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _SHORT = "run too short"
 _BEYOND = "more than was answered"
+_STAGES = (
+    *("stage", "name", "begin", "end", "offered", "concurrency", "requests", "rate", "success_rate"),
+    *("dropped", "unfinished", "mean", "p50", "p95", "p99", "p95_low", "p95_high"),
+)
 
 
 def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFrame:
@@ -55,7 +60,7 @@ def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFra
             "failed": _counts(edges, columns.end[~columns.ok]),
             "dropped": _counts(edges, dropped),
             "in_flight": np.cumsum(due - gone),
-            **{f"p{100 * q:g}": [_quantile(column, q) for column in answered] for q in (0.5, 0.95)},
+            **{f"p{100 * q:g}": [known_quantile(column, q) for column in answered] for q in (0.5, 0.95)},
             "max": [float(column.max()) if len(column) else math.nan for column in answered],
         }
     )
@@ -66,7 +71,7 @@ def stages(scenario: Scenario, requests: Requests, until: float) -> pd.DataFrame
 
     Columns: stage, name, begin, end (s), offered (requests a second that were meant to begin, NaN when closed),
     concurrency (NaN when open), requests, rate (successes that ended in it, a second), success_rate, dropped, unfinished,
-    mean, p50, p95, p99 (s) with p95_low and p95_high; NaN where too few.
+    mean, p50, p95, p99 (s) with p95_low and p95_high; NaN where too few. A stage that was not reached has no row.
     """
     import pandas as pd
 
@@ -97,7 +102,7 @@ def stages(scenario: Scenario, requests: Requests, until: float) -> pd.DataFrame
                 **_latencies(inside),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(_STAGES))
 
 
 def figures(result: LoadTestResult) -> pd.DataFrame:
@@ -116,7 +121,7 @@ def figures(result: LoadTestResult) -> pd.DataFrame:
         column = getattr(ok, part)
         column = column[~np.isnan(column)]
         mean = float(column.mean()) if len(column) else None
-        tail = _quantile(column, 0.95)
+        tail = known_quantile(column, 0.95)
         rows[f"{'generator ' if part == 'lag' else ''}{part} mean"] = (fmt.duration(mean), f"p95 {fmt.duration(tail)}")
     errors, rate = found["errors"], found["rate"]
     kinds = ", ".join(f"{kind} {fmt.count(count)}" for kind, count in list(result.errors.items())[:3])
@@ -155,13 +160,13 @@ def open_clients(result: LoadTestResult) -> pd.DataFrame:
 
 def finding(result: LoadTestResult) -> str:
     """Returns in a sentence what the test found; its rate is that of all that finished, failures among them."""
-    p95, share = result.percentile(95), result.success_rate
+    p95, share = result.percentile(95), result.measured.error_share
     verdict = "" if result.verdict is None else f", SLO: {result.verdict}"
     rate = fmt.rate(result.requests_per_second)
     if not len(result.responses):
         return f"No request succeeded: {fmt.count(len(result.measured.ok))} failed{verdict}"
     tail = f"p95 of the response is {fmt.duration(p95)}" if p95 is not None else f"p95: {TOO_FEW}"
-    failed = f", {fmt.ratio(1 - share)} failed" if share < 1 else ""
+    failed = f", {fmt.ratio(share)} failed" if share else ""
     return f"{tail} at {rate}{failed}{verdict}"
 
 
@@ -218,14 +223,10 @@ def _latencies(requests: Columns) -> dict[str, Any]:
     spread = series.quantile_interval(responses, 0.95) if len(responses) else None
     return {
         "mean": float(responses.mean()) if len(responses) else math.nan,
-        **{f"p{100 * q:g}": _quantile(responses, q) for q in (0.5, 0.95, 0.99)},
+        **{f"p{100 * q:g}": known_quantile(responses, q) for q in (0.5, 0.95, 0.99)},
         "p95_low": math.nan if spread is None else spread.low,
         "p95_high": math.nan if spread is None else spread.high,
     }
-
-
-def _quantile(values: Array, q: float) -> float:
-    return quantile(values, q) if len(values) >= smallest_n(q) else math.nan
 
 
 def _counts(edges: Array, *columns: Array) -> Any:

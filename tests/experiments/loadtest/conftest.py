@@ -71,6 +71,12 @@ async def blocking(number: int) -> int:
     return number
 
 
+async def hanging(number: int) -> int:
+    """Never answers."""
+    await asyncio.Event().wait()
+    return number
+
+
 async def failing(number: int) -> int:
     """Fails after 10 ms."""
     await asyncio.sleep(0.01)

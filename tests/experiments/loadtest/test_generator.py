@@ -13,11 +13,12 @@ from skilllab import settings
 from skilllab.define import skill
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import EngineClosedError, SkillNotFoundError
-from skilllab.experiments.loadtest import Abort, Requests, Scenario, Stage, load_test
+from skilllab.experiments.failures.virtual import in_virtual_time
+from skilllab.experiments.loadtest import Requests, Scenario, Stage, load_test
 from skilllab.experiments.loadtest.arrivals import schedule
 from skilllab.experiments.loadtest.generator import spans
 from skilllab.registry import InMemorySkillRegistry
-from tests.experiments.loadtest.conftest import block, blocking, failing, played, sleeping
+from tests.experiments.loadtest.conftest import Loaded, block, blocking, failing, hanging, played, sleeping
 
 # closed
 
@@ -151,12 +152,6 @@ def test_a_count_ends_an_open_test() -> None:
 # endings
 
 
-async def hanging(number: int) -> int:
-    """Never answers."""
-    await asyncio.Event().wait()
-    return number
-
-
 @pytest.mark.parametrize("model", [{"rate": 10.0, "arrivals": "constant"}, {"concurrency": 20}])
 def test_what_has_no_end_is_given_up_and_counted(model: dict[str, Any]) -> None:
     """Requests that outlast the test's patience are no response times; they are counted, and a warning says so."""
@@ -179,74 +174,6 @@ def test_a_time_out_is_a_failure_of_its_kind() -> None:
     result = played(hanging, rate=10.0, arrivals="constant", duration=1.0, timeout=0.5)
     assert result.errors == {"ExecutionTimeoutError": 10}
     assert result.measured.response == pytest.approx(0.5, rel=0.2)
-
-
-def test_errors_abort_a_test() -> None:
-    """A guard at half of the requests ends a test whose target fails from 3 s on, within its window, and says why."""
-
-    async def breaks(number: int) -> int:
-        if asyncio.get_running_loop().time() > 3:
-            raise ValueError("gone")
-        return number
-
-    result = played(breaks, rate=50.0, duration=60.0, abort_on=Abort(0.5, window=2.0))
-    assert result.ending.reason == "aborted"
-    assert result.ending.seconds == pytest.approx(4, abs=0.6)
-    assert "SkillFailedError" in result.ending.why
-    assert "aborted" in {each.kind for each in result.warnings}
-    assert played(breaks, rate=50.0, duration=6.0, abort_on=Abort(0.9, window=6.0)).ending.reason == "duration"
-
-
-@pytest.mark.slow
-def test_an_slo_that_stays_broken_aborts_a_test() -> None:
-    """Broken for 3 s on end, window after window, ends the test; a second of it does not."""
-
-    def slow_from(begin: float, until: float) -> Any:
-        async def target(number: int) -> int:
-            await asyncio.sleep(0.2 if begin < asyncio.get_running_loop().time() < until else 0.01)
-            return number
-
-        return target
-
-    guard = Abort(None, broken=3.0, window=1.0)
-    test: dict[str, Any] = {"rate": 100.0, "duration": 12.0, "slo": "p95 < 50 ms", "abort_on": guard}
-    result = played(slow_from(4, 99), **test)
-    assert result.ending.reason == "aborted"
-    assert result.ending.seconds == pytest.approx(7.3, abs=0.8)
-    assert "p95 < 50 ms has been broken for 3" in result.ending.why
-    assert played(slow_from(4, 5), **test).ending.reason == "duration"
-
-
-@pytest.mark.parametrize("model", [{"rate": 50.0}, {"concurrency": 20}])
-@pytest.mark.parametrize("slo", ["p95 < 50 ms", "mean < 50 ms", "rate > 1 /s"])
-def test_a_target_that_hangs_breaks_its_slo(model: dict[str, Any], slo: str) -> None:
-    """No request ever ends, and yet the guard sees those that are under way for longer than the bound."""
-    guard = Abort(None, broken=3.0, window=1.0)
-    result = played(hanging, duration=60.0, timeout=None, slo=slo, abort_on=guard, **model)
-    assert result.ending.reason == "aborted"
-    assert result.ending.seconds == pytest.approx(4.25, abs=0.5)
-    assert f"{slo} has been broken for 3" in result.ending.why
-    assert result.verdict == ("fail" if "p95" in slo and "rate" in model else "inconclusive")  # of 20 p95 is not known
-
-
-def test_requests_that_are_within_their_bound_break_nothing() -> None:
-    """Ten seconds of service with a bound of 20 s: that nothing ends at first is no reason to end the test."""
-
-    async def slow(number: int) -> int:
-        await asyncio.sleep(10)
-        return number
-
-    guard = Abort(0.5, broken=3.0, window=1.0)
-    result = played(slow, rate=50.0, duration=30.0, slo="p95 < 20 s", abort_on=guard)
-    assert (result.ending.reason, result.unfinished) == ("duration", 0)
-
-
-def test_drops_abort_a_test() -> None:
-    """A target that hangs fills the places; what finds none is dropped, and counts for the guard as not answered."""
-    result = played(hanging, rate=50.0, duration=60.0, timeout=None, max_in_flight=50, abort_on=Abort(0.5, window=2.0))
-    assert result.ending.reason == "aborted"
-    assert "dropped: " in result.ending.why
-    assert result.ending.seconds < 3
 
 
 # requests
@@ -351,11 +278,26 @@ def test_progress_is_told_and_a_failing_listener_is_not_silent() -> None:
     assert [seconds for seconds, _ in told] == pytest.approx([0.25 * number for number in range(1, 9)], abs=0.02)
     assert told[3][1] == pytest.approx(100, abs=3)
 
+
+def test_what_a_listener_raises_ends_the_test() -> None:
+    """It comes out at the first call, a quarter of a second from the begin, though the test is one of ten minutes."""
+    ended: list[float] = []
+
     def broken(seconds: float, requests: Requests) -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        played(sleeping, concurrency=1, duration=1.0, on_progress=broken)
+    async def main() -> None:
+        now = asyncio.get_running_loop().time
+        target = Loaded(skill(id="target")(sleeping).definition)
+        async with LayeredExecutionEngine(target, clock=now, wall_clock=now) as engine:
+            with pytest.raises(ZeroDivisionError):
+                await load_test(engine, "target", {"number": 0}, duration=600.0, on_progress=broken)
+            assert not engine.active
+            assert len(asyncio.all_tasks()) == 1
+        ended.append(now())
+
+    in_virtual_time(main)
+    assert ended[0] < 0.5
 
 
 def test_a_cancelled_test_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

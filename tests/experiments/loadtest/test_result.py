@@ -91,6 +91,23 @@ def test_stages_and_seconds() -> None:
     assert seconds["p95"].tolist() == pytest.approx([0.01] * 5, rel=0.01)
 
 
+def test_a_test_that_ended_in_its_warm_up_has_stages_with_columns() -> None:
+    """No stage was measured: the frame has no row, and all its columns."""
+    early = played(sleeping, concurrency=1, duration=10.0, warmup=5.0, stop_at=1.0)
+    assert early.stages["rate"].tolist() == []
+    assert list(early.stages) == list(played(sleeping, concurrency=1, duration=1.0).stages)
+
+
+def test_a_share_of_failures_is_exact() -> None:
+    """Ten of a hundred are 10 %, and not the last bit less, in the figures, the warning and the SLO."""
+    result = made([0.01] * 90, slo="errors < 10 %")
+    for number in range(10):
+        result.requests.append(number / 100, number / 100, number / 100 + 0.01, 0.01, "SkillFailedError")
+    assert result.metrics()["errors"][0] == result.measured.error_share == 0.1
+    assert result.judgements[0].value == warned(result, "failures").value == 0.1
+    assert math.isnan(Requests().columns().error_share)
+
+
 # to keep
 
 
@@ -107,6 +124,20 @@ def test_a_result_comes_back_from_json(model: dict[str, Any]) -> None:
     assert back.frame().shape == result.frame().shape
     assert set(back.metrics()) == {"mean", "p50", "p95", "p99", "errors", "rate"}
     assert back.seed == 0
+
+
+def test_damaged_rows_are_refused() -> None:
+    """Rows that are cut off or altered, and kinds and losses that do not fit them, are an InvalidValueError too."""
+    saved = made(TWO_THOUSAND[:50]).to_json()
+    rows = saved["requests"]["rows"]
+    damages: list[dict[str, Any]] = [{"rows": rows[:length]} for length in range(0, len(rows), 97)]
+    damages += [
+        {"rows": f"{rows[:place]}{'AB'[rows[place] == 'A']}{rows[place + 1 :]}"} for place in range(0, len(rows) - 8, 5)
+    ]
+    damages += [{"kinds": []}, {"kinds": 3}, {"dropped": [1.0]}, {"unfinished": ["a"]}, {"rows": None}]
+    for damage in damages:
+        with pytest.raises(InvalidValueError, match="load test"):
+            LoadTestResult.from_json({**saved, "requests": {**saved["requests"], **damage}})
 
 
 @pytest.mark.parametrize("change", [{"version": 99}, {"requests": {}}, {"ending": {"workers": 1}}, {"scenario": None}])
@@ -190,6 +221,20 @@ def test_workers_that_sent_nothing_are_named() -> None:
     ending = Ending("duration", 0.97, workers=(97, 0, 0, 0))
     starved = LoadTestResult(result.scenario, result.requests, ending)
     assert "3 of them sent nothing" in warned(starved, "workers-starved").text
+
+
+@pytest.mark.parametrize("end", [{"count": 100}, {"stop_at": 5.0}, {"stop_at": 10.001}])
+def test_workers_whose_turn_had_not_come_did_not_starve(end: dict[str, Any]) -> None:
+    """49 of 50 workers begin at 10 s: of a test that ended before, or while they had their first answers to come, none is named."""
+    stages = (Stage(10.0, concurrency=1), Stage(10.0, concurrency=50))
+    early = played(sleeping, stages=stages, **end)
+    assert early.ending.seconds == pytest.approx(end.get("stop_at", 1.0), abs=0.01)
+    assert "workers-starved" not in kinds(early)
+    requests = made([0.01] * 1000).requests
+    blocked = Ending("stopped", 15.0, workers=(1000, *[0] * 49))
+    starved = warned(LoadTestResult(Scenario("made", {}, stages), requests, blocked), "workers-starved")
+    assert "of 50 only" in starved.text
+    assert "49 of them sent nothing" in starved.text
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from skilllab.conditions import Condition, parse
+from skilllab.conditions import METRICS, UNITS, Condition, Kind, parse
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.loadtest.slo import Judgement, judge, overall, parse_slo
 from skilllab.stats import Interval
@@ -31,6 +32,7 @@ def test_the_issues_example() -> None:
         ("p50 < 200 μs", "p50", "<", 2e-4),  # the Greek letter
         ("mean < 200us", "mean", "<", 2e-4),
         ("max ≤ 2 min", "max", "<=", 120.0),
+        ("max < 2.5 h", "max", "<", 9000.0),
         ("rate >= 90 /s", "rate", ">=", 90.0),
         ("rate > 60 /min", "rate", ">", 1.0),
         ("errors <= 100 %", "errors", "<=", 1.0),
@@ -47,7 +49,7 @@ def test_units_and_signs(text: str, metric: str, sense: str, bound: float) -> No
     ("text", "at", "expected"),
     [
         ("", 0, "a metric"),
-        ("p95 < 50 mz and errors < 1 %", 9, "a unit (ns, µs, us, ms, s, min), not 'mz'"),
+        ("p95 < 50 mz and errors < 1 %", 9, "a unit (ns, µs, us, ms, s, min, h), not 'mz'"),
         ("p95 < 50", 8, "a unit"),
         ("p95 < -5 ms", 6, "a number, not '-'"),
         ("p95 < nan ms", 6, "a number, not 'nan'"),
@@ -99,22 +101,34 @@ def test_rules_name_a_skill_and_a_time() -> None:
     assert (rule.skill, rule.bound) == ("file-reader-v1", 1.5 * 2**30)
 
 
-@given(
-    st.sampled_from(["p50", "p99.99", "mean", "max", "errors", "rate"]),
-    st.sampled_from(["<", "<=", ">", ">="]),
-    st.integers(1, 9999),
-    st.integers(0, 3),
-)
-def test_a_condition_reads_as_it_was_written(metric: str, sense: str, digits: int, places: int) -> None:
-    """The text of a condition parses to the same condition."""
-    unit = {"errors": "%", "rate": "/s"}.get(metric, "ms")
-    number = digits / 10**places
-    if metric == "errors":
-        number = min(number, 100.0)
-    conditions = parse_slo(f"{metric} {sense} {number} {unit}")
-    (again,) = parse_slo(" and ".join(map(str, conditions)))
-    assert again.bound == pytest.approx(conditions[0].bound, rel=1e-8)
-    assert (again.metric, again.sense) == (metric, sense)
+KINDS: dict[str, Kind] = {**METRICS, "p50": "duration", "p99.99": "duration", "memory": "size", "queue": "count"}
+LEAST = {"duration": 1e-12, "size": 1.0}
+"""A picosecond and a byte: below them a duration and a size are no longer told from nothing."""
+
+
+@given(st.data())
+def test_a_condition_reads_as_it_was_written(data: st.DataObject) -> None:
+    """The text of a condition parses to the same condition, to nine digits, whatever its metric, unit and size."""
+    metric, sense = data.draw(st.sampled_from(sorted(KINDS))), data.draw(st.sampled_from(["<", "<=", ">", ">="]))
+    kind = KINDS[metric]
+    unit = data.draw(st.sampled_from(sorted(UNITS[kind])))
+    number = data.draw(st.floats(1e-9, 100.0 if kind == "share" else 1e12))
+    lasting = data.draw(st.sampled_from(["", " for 30 s", " for 3 h", " for 90000 min"]))
+    (condition,) = parse(f"{metric} {sense} {number} {unit}{lasting}", metrics=KINDS)
+    assume(condition.bound >= LEAST.get(kind, 0.0))
+    (again,) = parse(str(condition), metrics=KINDS)
+    assert again.bound == pytest.approx(condition.bound, rel=1e-2 if kind == "size" else 1e-8)
+    assert replace(again, bound=condition.bound) == condition
+    assert str(again) == str(condition)
+
+
+@pytest.mark.parametrize("text", ["p95 < 2.5 h", "rate > 1250.5 /s", "errors < 0.1 %", "max < 2 min"])
+def test_a_judgement_of_a_large_bound_comes_back(text: str) -> None:
+    """Bounds of hours and of thousands are written so that they are read again."""
+    (condition,) = parse_slo(text)
+    assert str(condition) == text
+    found = judge(condition, 1.0, Interval(0.9, 1.1, 0.95))
+    assert Judgement.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 # verdicts

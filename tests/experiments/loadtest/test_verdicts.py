@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from skilllab.experiments.loadtest import LoadTestResult, Requests
+from skilllab.experiments.loadtest import LoadTestResult, Requests, Stage
 from skilllab.experiments.loadtest.generator import Ending
 from tests.experiments.loadtest.conftest import made
 
+ENDED = Ending("duration", 10.0)
 TWO_THOUSAND = (0.01 + np.random.default_rng(0).exponential(0.01, 2000)).tolist()
 
 
@@ -86,6 +89,46 @@ def test_what_a_stop_cut_off_is_judged_by_what_it_had_taken(begins: tuple[float,
             result.requests.give_up(float(begin), 20.0)
         stopped = LoadTestResult(result.scenario, result.requests, Ending("stopped", 20.0))
         assert [each.outcome for each in stopped.judgements] == [expected, "pass"]
+
+
+def test_no_success_at_all_is_a_rate_too() -> None:
+    """1,000 failures in 10 s: the rate is below 0.37 a second, the upper end of a Poisson count of 0 (3.69, Garwood 1936)."""
+    result = LoadTestResult(made([], slo="rate > 50 /s", stage=Stage(10.0, rate=100.0)).scenario, Requests(), ENDED)
+    for number in range(1000):
+        result.requests.append(number / 100, number / 100, number / 100 + 0.001, 0.001, "SkillFailedError")
+    interval = result.metrics()["rate"][1]
+    assert interval is not None
+    assert (interval.low, interval.high) == (0.0, pytest.approx(0.3689, abs=1e-4))
+    assert result.verdict == "fail"
+    few = replace(result, scenario=replace(result.scenario, slo="rate > 0.3 /s"))
+    assert few.verdict == "inconclusive"
+    result.requests.give_up(9.5, 10.0)
+    stopped = replace(result, ending=Ending("stopped", 10.0))
+    assert stopped.verdict == "inconclusive"  # what was under way might have been a success
+
+
+def test_requests_that_end_after_the_test_are_no_rate_of_nothing() -> None:
+    """Ten seconds of service and five of test: all succeed, none within the time, and the rate is not known."""
+    result = made([10.0] * 500, slo="rate > 50 /s")
+    assert (result.rate, result.verdict) == (0.0, "inconclusive")
+
+
+def test_nothing_passes_when_the_process_was_lost() -> None:
+    """What was under way when the process of a test ended is not known: what would pass is inconclusive, what fails fails."""
+    ending = Ending("aborted", 20.0, "the process of the load test ended with status -9", apart=True, lost=True)
+    for slo, verdict in (
+        ("p95 < 60 ms and errors < 1 % and rate > 90 /s", "inconclusive"),
+        ("p95 < 20 ms and errors < 1 %", "fail"),
+    ):
+        alive = made(TWO_THOUSAND, slo=slo)
+        lost = replace(alive, ending=ending)
+        assert alive.verdict == ("pass" if verdict == "inconclusive" else verdict)
+        assert lost.verdict == verdict
+        assert not [each for each in lost.judgements if each.outcome == "pass"]
+        assert "what was under way is in no figure" in str(lost)
+        again = LoadTestResult.from_json(json.loads(json.dumps(lost.to_json())))
+        assert again.ending.lost
+        assert again.verdict == verdict
 
 
 def test_a_rate_is_one_of_successes() -> None:
