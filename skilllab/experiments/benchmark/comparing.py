@@ -79,9 +79,14 @@ class Compared:
 
     @property
     def told(self) -> str:
-        """The verdict in words, with that on the tail where it is another difference."""
-        other = self.tail.verdict in ("faster", "slower") and self.tail.verdict != self.verdict
-        return f"{self.verdict}, but its tail {self.tail.verdict}" if other else self.verdict
+        """The verdict in words, with that on the tail where it decides, or is another difference."""
+        if self.tail.verdict not in ("faster", "slower"):
+            return self.verdict
+        if self.typical.verdict == "same":
+            return f"{self.verdict} in its tail"
+        return (
+            self.verdict if self.tail.verdict == self.verdict else f"{self.verdict}, but its tail {self.tail.verdict}"
+        )
 
     @property
     def ratio(self) -> float:
@@ -105,7 +110,7 @@ class Compared:
 
     def __str__(self) -> str:
         whose = "calls" if self.tail_calls == 1 else f"samples of {fmt.count(self.tail_calls)} calls"
-        said = f"{self.b} takes {_told(self.typical)} as long as {self.a}: {self.verdict}"
+        said = f"{self.b} takes {_told(self.typical)} as long as {self.a}: {self.typical.verdict}"
         tail = f"; tail of {whose} {_told(self.tail)}: {self.tail.verdict}"
         apart = "" if self.side_by_side else ". They were not measured side by side: what changed may be the machine"
         return f"{said}{tail}{apart}"

@@ -81,12 +81,12 @@ class CapacityResult:
         if self.needed == math.inf:
             found.append(self._outrun())
         elif self.needed is not None and self.high > 0:
-            ended = f"stopped after {fmt.duration(self.seconds)}" if self.stopped or self.ended else "too short"
+            early = f"The search was stopped after {fmt.duration(self.seconds)}, which is"
+            short = early if self.stopped or self.ended else "The search was"
             longer = f"duration={self._longer():g}"
             advice = f"at least {longer}, and maybe much more" if self.at_least else f"{longer} or more"
             found.append(
-                f"The search was {ended}, which does not make an interval of {fmt.ratio(self.precision, 0)}: let it run "
-                f"with {advice}."
+                f"{short} too short for an interval of {fmt.ratio(self.precision, 0)}: let it run with {advice}."
             )
         return tuple(found)
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from skilllab.experiments.loadtest.capacity import CapacityResult
 
 _BAND = "#E9E9E9"
-_DOTS = {True: ("holds", "o", 0), False: ("broken", "^", 1)}
+_DOTS = {True: ("holds", "o", 0, "left"), False: ("broken", "^", 1, "right")}
+"""For probes that held and that did not: their name, dot and colour, and at which end of them the name stands: nobody is there."""
 
 
 def draw(result: CapacityResult, condition: Condition, ax: Axes | None = None) -> Axes:
@@ -27,16 +28,17 @@ def draw(result: CapacityResult, condition: Condition, ax: Axes | None = None) -
     points = [(probe.rate, probe.values[0], probe.holds) for probe in result.probes if probe.phase != "alone"]
     seen = [value for _, value, _ in points if math.isfinite(value) and (value > 0 or not log)]
     top = max([*seen, condition.bound]) * 1.3
-    for holds, (name, marker, place) in _DOTS.items():
+    for holds, (name, marker, place, side) in _DOTS.items():
         here = [(rate, min(value, top)) for rate, value, held in points if held is holds and not math.isnan(value)]
         if here:
             ax.plot(*zip(*here, strict=True), marker, color=look.COLOURS[place], markersize=6, alpha=0.8, label=name)
             ax.annotate(
                 name,
-                here[-1],
-                xytext=(9, 0),
+                min(here) if side == "left" else max(here),
+                xytext=(-4 if side == "left" else 4, 6),
                 textcoords="offset points",
-                va="center",
+                ha=side,
+                va="bottom",
                 color=look.INKS[place],
                 fontsize=look.TEXT,
             )
