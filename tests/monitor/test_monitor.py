@@ -332,7 +332,7 @@ def test_caches_are_read_while_engines_come_and_go(monitor: PerformanceMonitor, 
 
     def read() -> None:
         try:
-            while not ended.is_set():
+            while not ended.wait(1e-5):
                 monitor.result_cache()
         except BaseException as error:  # noqa: BLE001 - told by the test
             failures.append(error)
