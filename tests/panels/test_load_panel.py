@@ -500,7 +500,7 @@ async def main():
     panel = real_panel("stuck-v1")
     panel.run.click()
     await until(lambda: panel._view is not None)
-    await asyncio.sleep(2)
+    await asyncio.sleep(0.5)
     print("running", flush=True)
     await asyncio.Event().wait()
 
