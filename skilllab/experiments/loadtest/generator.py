@@ -97,7 +97,7 @@ class _Test(ABC):
         self.workers: list[int] = []
         self.tasks: dict[
             asyncio.Task[None], tuple[float, int] | None
-        ] = {}  # with intended start and stage, if one request
+        ] = {}  # with intended start and stage of the one request that each has under way
         self.failure: BaseException | None = None
         self.failed = asyncio.Event()
         self.execute = engine.execute
@@ -137,10 +137,10 @@ class _Test(ABC):
         """Returns the seconds since the begin."""
         return self.clock() - self.zero
 
-    def start(self, work: Coroutine[Any, Any, None], request: tuple[float, int] | None = None) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Starts a task that ends with the test."""
         task: asyncio.Task[None] = asyncio.create_task(work)
-        self.tasks[task] = request
+        self.tasks[task] = None
         task.add_done_callback(self._ended)
 
     def record(self, intended: float, start: float, end: float, stage: int, result: ExecutionResult) -> None:
@@ -190,17 +190,18 @@ class _Test(ABC):
 
 
 class _Open(_Test):
-    """Requests begin when they are due, each in a task of its own, whatever became of those before."""
+    """Requests begin when they are due, each in a task of its own, whatever became of those before.
+
+    Each waits in its own task, where nothing lies between the moment and its begin, and only then is the next one made.
+    """
 
     async def send(self, pacer: Pacer) -> None:
-        scenario, tasks = self.scenario, self.tasks
+        scenario, loop = self.scenario, asyncio.get_running_loop()
         params = scenario.params_of()
         for due, stage in schedule(scenario):
-            await pacer.until(self.zero + due)
-            if len(tasks) < scenario.max_in_flight:
-                self.start(self._one(self.sent, params, due, stage), (due, stage))
-            else:
-                self.requests.drop(due, stage, due < scenario.warmup)
+            begun = loop.create_future()
+            self.start(self._one(self.sent, params, due, stage, pacer, begun))
+            await begun
             self.sent += 1
         if self.sent != scenario.count and scenario.duration is not None:
             await pacer.until(self.zero + scenario.duration)
@@ -210,10 +211,25 @@ class _Open(_Test):
     def under_way(self) -> list[float]:
         return [request[0] for request in self.tasks.values() if request is not None]
 
-    async def _one(self, number: int, params: Callable[[int], Mapping[str, Any]], due: float, stage: int) -> None:
+    async def _one(
+        self,
+        number: int,
+        params: Callable[[int], Mapping[str, Any]],
+        due: float,
+        stage: int,
+        pacer: Pacer,
+        begun: asyncio.Future[None],
+    ) -> None:
+        await pacer.until(self.zero + due)
+        begun.set_result(None)
+        scenario, task = self.scenario, asyncio.current_task()
+        assert task is not None
+        if len(self.tasks) > scenario.max_in_flight:  # this one among them
+            self.requests.drop(due, stage, due < scenario.warmup)
+            return
+        self.tasks[task] = due, stage
         asked = params(number)
         start = self.now()
-        scenario = self.scenario
         result = await self.execute(
             scenario.skill_id,
             asked,

@@ -320,3 +320,23 @@ def test_a_cancelled_test_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
                 assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())
+
+
+def test_of_a_backlog_each_request_has_a_turn() -> None:
+    """A generator that is behind begins one request after another, and what else is on the loop has its turn between them."""
+    order: list[str] = []
+
+    async def target(number: int) -> int:
+        order.append("request")
+        if number == 0:
+            asyncio.get_running_loop().call_soon(other)
+        return number
+
+    def other() -> None:
+        order.append("other")
+        if len(order) < 300:
+            asyncio.get_running_loop().call_soon(other)
+
+    played(target, rate=1e6, arrivals="constant", count=40, params=lambda number: {"number": number})
+    assert order.count("request") == 40
+    assert "requestrequestrequest" not in "".join(order)
