@@ -10,8 +10,8 @@ import sys
 from typing import Any
 
 from skilllab.demo.server import DemoServer
-from skilllab.demo.wire import Values, pack
 from skilllab.errors import SkilllabError
+from skilllab.programs.values import Values, pack
 
 _LOOK_UP = 1.0  # s between two looks for the parent: another child of it may hold our input open after its end
 

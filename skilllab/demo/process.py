@@ -13,8 +13,8 @@ from skilllab import settings as defaults
 from skilllab.demo.counters import DemoStatistics, Served
 from skilllab.demo.server import HOST, NOT_STARTED, checked_port, checked_settings
 from skilllab.demo.settings import DemoSettings
-from skilllab.demo.wire import Values, pack
 from skilllab.errors import SkilllabError
+from skilllab.programs.values import Values, pack
 
 
 class DemoProcess:

@@ -16,7 +16,7 @@ from skilllab.errors import InvalidValueError
 from skilllab.experiments.loadtest import LoadTestResult, Requests, Scenario, Stage
 from skilllab.experiments.loadtest.child import run_in_child
 from skilllab.experiments.loadtest.live import Live, View
-from skilllab.experiments.loadtest.running import Progress
+from skilllab.experiments.loadtest.records import Progress
 from skilllab.experiments.loadtest.scenario import Params, counted, positive
 from skilllab.experiments.loadtest.slo import parse_slo
 from skilllab.panels.controls import Control, durations, named, steps, text, whole_numbers

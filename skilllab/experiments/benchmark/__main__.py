@@ -10,11 +10,11 @@ import sys
 import time
 from typing import Any
 
-from skilllab.demo.wire import pack
 from skilllab.errors import SkilllabError
 from skilllab.experiments.benchmark.rounds import Rounds
 from skilllab.experiments.benchmark.runs import Run
 from skilllab.programs.lifeline import die_with
+from skilllab.programs.values import pack
 
 
 async def measured(arms: bytes, asked: dict[str, Any]) -> Run:

@@ -13,11 +13,11 @@ from typing import Any
 
 import cloudpickle
 
-from skilllab.demo.wire import Values
 from skilllab.engine.confined import reference_of
 from skilllab.errors import InvalidValueError, SkilllabError
 from skilllab.experiments.benchmark.arms import Arm
 from skilllab.experiments.benchmark.runs import Run
+from skilllab.programs.values import Values
 
 _OURS = "skilllab"
 

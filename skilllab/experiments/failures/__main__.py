@@ -6,9 +6,9 @@ import asyncio
 import json
 import sys
 
-from skilllab.demo.wire import pack
 from skilllab.errors import SkilllabError
 from skilllab.experiments.failures.outages import Scenario, outage
+from skilllab.programs.values import pack
 
 
 def _say(what: str, told: object) -> None:

@@ -8,10 +8,10 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from dataclasses import asdict
 
-from skilllab.demo.wire import Values
 from skilllab.errors import SkilllabError
 from skilllab.experiments.failures.outages import OnProgress, Scenario
 from skilllab.experiments.failures.timeline import Outage
+from skilllab.programs.values import Values
 
 
 async def outage_apart(scenario: Scenario, *, on_progress: OnProgress | None = None) -> Outage:

@@ -3,7 +3,7 @@
 from skilllab.experiments.loadtest.advice import LoadWarning
 from skilllab.experiments.loadtest.records import Requests
 from skilllab.experiments.loadtest.result import LoadTestResult
-from skilllab.experiments.loadtest.running import load_test, run_here
+from skilllab.experiments.loadtest.running import load_test
 from skilllab.experiments.loadtest.scenario import Abort, Scenario, Stage
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "Scenario",
     "Stage",
     "load_test",
-    "run_here",
 ]

@@ -1,8 +1,8 @@
 """Load tests in a process of their own: its event loop, interpreter lock and clock are nobody else's.
 
 What travels there: the skill's definition with its function (by reference where it can be imported, else pickled by
-value), the engine's options and the scenario. What comes back, four times a second: the requests that have ended, and a
-histogram of their responses. The process ends with `aclose`, at the latest 80 ms after a stop, and when this one dies.
+value), the engine's options and the scenario. What comes back, four times a second: the requests that have ended. The
+process ends with `aclose`, at the latest 80 ms after a stop, and when this one dies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -27,18 +27,13 @@ from skilllab.engine.confined import reference_of
 from skilllab.engine.workers.rooms import PACKAGE
 from skilllab.errors import InvalidValueError, SkilllabError, WorkerLostError
 from skilllab.experiments.loadtest.generator import Ending
-from skilllab.experiments.loadtest.records import Batch, Requests
+from skilllab.experiments.loadtest.records import Progress, Requests
 from skilllab.experiments.loadtest.result import LoadTestResult
-from skilllab.experiments.loadtest.running import Progress
 from skilllab.experiments.loadtest.scenario import Scenario
 from skilllab.frozen import FrozenDict
-from skilllab.histogram import Histogram
 from skilllab.model import FunctionHandler
+from skilllab.programs.values import Values, pack
 
-OnBatch = Callable[[Batch, Histogram], object]
-"""Told four times a second what ended since: the requests, and the responses of the successes after the warm-up (s)."""
-
-SIZE = 8  # bytes that say how long a message is
 _BOOT = "import sys; sys.path.insert(0, {!r}); from skilllab.experiments.loadtest.program import main; main()"
 _START = 60.0  # s that the process may take to start: far beyond any import
 _GRACE = 0.08  # s between the SIGTERM of a stop and the SIGKILL
@@ -52,7 +47,6 @@ async def run_in_child(
     *,
     stop: asyncio.Event | None = None,
     on_progress: Progress | None = None,
-    on_batch: OnBatch | None = None,
 ) -> LoadTestResult:
     """Runs a scenario in a child and returns what it measured.
 
@@ -62,15 +56,8 @@ async def run_in_child(
     measured anything, and what the scenario's own code raises there.
     """
     found, begin = Requests() if requests is None else requests, time.time()
-
-    def tell(batch: Batch, histogram: Histogram) -> None:
-        if on_batch is not None:
-            on_batch(batch, histogram)
-        if on_progress is not None:
-            on_progress(child.elapsed, found)
-
     async with Child(engine) as child:
-        ending = await child.run(scenario, found, stop=stop, on_batch=tell)
+        ending = await child.run(scenario, found, stop=stop, on_progress=on_progress)
     return LoadTestResult(scenario, found, ending, begin)
 
 
@@ -86,7 +73,7 @@ class Child:
         self._engine = engine
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
-        self._reader: asyncio.StreamReader | None = None
+        self._values: Values | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._begin: float | None = None
 
@@ -106,14 +93,14 @@ class Child:
         requests: Requests,
         *,
         stop: asyncio.Event | None = None,
-        on_batch: OnBatch | None = None,
+        on_progress: Progress | None = None,
     ) -> Ending:
         """Runs a scenario; `requests` has what ended, also when this is cancelled. Raises what `run_in_child` does."""
-        message = ("run", await _packed(self._engine, scenario))
+        message = sys.path, await _packed(self._engine, scenario)
         self._begin = None
         if self._process is None:
             await self._start()
-        told = asyncio.create_task(self._listen(message, requests, on_batch))
+        told = asyncio.create_task(self._listen(message, requests, on_progress))
         stopping = asyncio.create_task((stop or asyncio.Event()).wait())
         try:
             await asyncio.wait((told, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -160,22 +147,22 @@ class Child:
         finally:
             theirs.close()
             os.close(watched)
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._values = Values(reader)
 
-    async def _listen(self, message: tuple[Any, ...], requests: Requests, on_batch: OnBatch | None) -> Ending:
+    async def _listen(self, message: tuple[Any, ...], requests: Requests, on_progress: Progress | None) -> Ending:
         """Sends the scenario, takes what comes, and returns how it ended; raises what it ended with."""
         assert self._writer is not None
         try:
-            self._writer.write(packed((sys.path, message)))
+            self._writer.write(pack(message))
             await self._writer.drain()
             async for kind, said in self._messages():
                 if kind == "begin":
                     self._begin = time.monotonic()
                 elif kind == "batch":
-                    batch, histogram = said
-                    requests.extend(batch)
-                    if on_batch is not None:
-                        on_batch(batch, histogram)
+                    requests.extend(said)
+                    if on_progress is not None:
+                        on_progress(self.elapsed, requests)
                 elif kind == "end":
                     ending: Ending = replace(said, apart=True)
                     return ending
@@ -186,18 +173,16 @@ class Child:
         return await self._lost(requests)
 
     async def _messages(self) -> AsyncIterator[tuple[str, Any]]:
-        assert self._reader is not None
+        assert self._values is not None
         while True:
-            limit = _START if self._begin is None else None
             try:
-                async with asyncio.timeout(limit):
-                    size = await self._reader.readexactly(SIZE)
-                body = await self._reader.readexactly(int.from_bytes(size, "big"))
-            except asyncio.IncompleteReadError:
+                async with asyncio.timeout(_START if self._begin is None else None):
+                    said = await self._values.read()
+            except EOFError:
                 return
             except TimeoutError:
                 raise WorkerLostError(f"the process of a load test said nothing for {_START:g} s: ended") from None
-            yield pickle.loads(body)
+            yield said
 
     async def _lost(self, requests: Requests) -> Ending:
         """Says that the process ended by itself; what it had measured stands."""
@@ -279,12 +264,6 @@ def _by_value(functions: Iterable[Any]) -> Iterator[None]:
     finally:
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def packed(message: object) -> bytes:
-    """Returns a message as it travels."""
-    body = pickle.dumps(message, protocol=5)
-    return len(body).to_bytes(SIZE, "big") + body
 
 
 def _error(said: Any) -> BaseException:

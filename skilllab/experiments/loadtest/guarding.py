@@ -32,7 +32,7 @@ class Guard:
         assert scenario.abort is not None
         self._abort = scenario.abort
         self._conditions = () if scenario.slo is None else parse_slo(scenario.slo)
-        self._seen = 0  # rows before it ended too long ago
+        self._seen = self._dropped = 0  # rows before it ended, and what was dropped before, too long ago
         self._held = 0.0  # seconds of the test when the SLO was last not known to be broken
 
     def look(self, requests: Requests, now: float, under_way: Sequence[float] = ()) -> str:
@@ -49,8 +49,10 @@ class Guard:
         recent = requests.columns(self._seen)
         self._seen += int(recent.end.searchsorted(since))
         recent = recent.where(recent.end > since)
-        dropped, _, _ = requests.lost("dropped")
-        response = answers(recent, dropped[dropped > since]).response
+        dropped, _, _ = requests.lost("dropped", self._dropped)
+        old = int(dropped.searchsorted(since, side="right"))
+        self._dropped += old
+        response = answers(recent, dropped[old:]).response
         return _Window(min(now, self._abort.window), recent, response, now - np.array(under_way, dtype=np.float64))
 
     def _failing(self, window: _Window) -> str:

@@ -76,9 +76,9 @@ class Live:
         self._count("answered", new.end[new.ok])
         self._count("failed", new.end[~new.ok])
         self._count("due", self._due(new, elapsed))
-        dropped, _, _ = requests.lost("dropped")
-        self._count("gone", dropped[self._dropped :])
-        self._dropped = len(dropped)
+        dropped, _, _ = requests.lost("dropped", self._dropped)
+        self._count("gone", dropped)
+        self._dropped += len(dropped)
         return self._view(elapsed)
 
     def _due(self, new: Columns, elapsed: float) -> Array:

@@ -18,12 +18,11 @@ import cloudpickle
 
 from skilllab.cache.cache import SkillCache
 from skilllab.engine import LayeredExecutionEngine
-from skilllab.experiments.loadtest.child import SIZE, packed
 from skilllab.experiments.loadtest.generator import run
 from skilllab.experiments.loadtest.records import Requests
-from skilllab.histogram import Histogram
 from skilllab.model import HttpHandler
 from skilllab.programs.lifeline import die_with
+from skilllab.programs.values import Values, pack
 from skilllab.registry import InMemorySkillRegistry
 
 _EVERY = 0.25  # s between two batches
@@ -31,7 +30,7 @@ _PATIENCE = 0.03  # s that what was stopped may take to end; then it ends with t
 
 
 def main() -> None:
-    """Serves whoever started this process, until they close the connection, say stop, or die."""
+    """Serves whoever started this process, until they close the connection or die; SIGTERM stops a scenario."""
     sock, lifeline, parent = map(int, sys.argv[1:4])
     die_with(lifeline, parent)
     asyncio.run(_serve(socket.socket(fileno=sock)))
@@ -42,23 +41,17 @@ async def _serve(sock: socket.socket) -> None:
     writer.transport.set_write_buffer_limits(0)  # what is drained is sent
     program = _Program(writer)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, program.terminate)
-    first = b""
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+    values = Values(reader)
+    following = asyncio.create_task(values.read())
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            size = first + await reader.readexactly(SIZE - len(first))
-            path, (_, said) = pickle.loads(await reader.readexactly(int.from_bytes(size, "big")))
-            sys.path[:] = path
+            sys.path[:], said = await following
+            following = asyncio.create_task(values.read())  # nothing comes before the scenario's end, but their end may
             scenario = asyncio.create_task(program.run(said))
-            more = asyncio.create_task(
-                reader.read(1)
-            )  # nothing, when the other side closes; or the next message begins
-            await asyncio.wait((scenario, more), return_when=asyncio.FIRST_COMPLETED)
-            if more.done() and not more.result():
+            await asyncio.wait((scenario, following), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
                 break
             await scenario
-            more.cancel()
-            (read,) = await asyncio.gather(more, return_exceptions=True)
-            first = read if isinstance(read, bytes) else b""
     # The supervisor of workers ends with this process, and all of them with it: nothing has to be waited for.
     os._exit(0)
 
@@ -71,7 +64,6 @@ class _Program:
         self._engine: LayeredExecutionEngine | None = None
         self._made_of: bytes = b""
         self._requests = Requests()
-        self._seen = 0
         self._stop = asyncio.Event()
         self._running = False
 
@@ -85,7 +77,7 @@ class _Program:
 
     async def run(self, said: bytes) -> None:
         """Runs a scenario and says begin, batches, and the end or the error; leaves the process when it was stopped."""
-        self._requests, self._seen, self._stop, self._running = Requests(), 0, asyncio.Event(), True
+        self._requests, self._stop, self._running = Requests(), asyncio.Event(), True
         batches: asyncio.Task[None] | None = None
         try:
             definition, options, keeps, scenario = cloudpickle.loads(said)
@@ -135,13 +127,10 @@ class _Program:
             await self._writer.drain()  # whoever does not read gets larger batches, not more of them
 
     def _batch(self) -> None:
-        new = self._requests.columns(self._seen)
-        self._seen += len(new.ok)
-        histogram = Histogram(new.response[new.ok & ~new.warm])
-        self._say("batch", (self._requests.batch(), histogram))
+        self._say("batch", self._requests.batch())
 
     def _say(self, kind: str, said: object) -> None:
-        self._writer.write(packed((kind, said)))
+        self._writer.write(pack((kind, said)))
 
 
 def _pickled(error: Exception) -> bytes:

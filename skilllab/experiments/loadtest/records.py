@@ -7,7 +7,7 @@ import math
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -131,9 +131,10 @@ class Requests:
             intended, start, end, service, code < 2, kinds[code // 2], code % 2 == 1, place // 2, place % 2 == 1
         )
 
-    def lost(self, which: str) -> tuple[Array, Numbers, Flags]:
-        """Returns intended start, stage and warm of what was "dropped" or is "unfinished"."""
-        rows = np.array(self._dropped if which == "dropped" else self._unfinished).reshape(-1, _LOST)
+    def lost(self, which: str, begin: int = 0) -> tuple[Array, Numbers, Flags]:
+        """Returns intended start, stage and warm of what was "dropped" or is "unfinished", from number `begin` on."""
+        column = self._dropped if which == "dropped" else self._unfinished
+        rows = np.array(column[begin * _LOST :]).reshape(-1, _LOST)
         place = rows[:, 2].astype(np.int64)
         return rows[:, 0], place // 2, place % 2 == 1
 
@@ -190,6 +191,10 @@ class Requests:
     def _fold(self) -> None:
         self._rows.extend(array("d", self._new))
         self._new.clear()
+
+
+Progress = Callable[[float, Requests], object]
+"""Told four times a second: seconds since the begin, and the requests so far."""
 
 
 class Columns(NamedTuple):

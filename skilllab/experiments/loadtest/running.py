@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Literal
 
 from skilllab import settings
 from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import InvalidValueError
+from skilllab.experiments.loadtest.child import run_in_child
 from skilllab.experiments.loadtest.generator import Ending, run
-from skilllab.experiments.loadtest.records import Requests
+from skilllab.experiments.loadtest.records import Progress, Requests
 from skilllab.experiments.loadtest.result import LoadTestResult
 from skilllab.experiments.loadtest.scenario import Abort, Arrivals, Params, Scenario, Stage
 from skilllab.model import ResourceLimits
-
-Progress = Callable[[float, Requests], object]
-"""Told four times a second: seconds since the begin, and the requests so far."""
 
 _CONCURRENCY = 10  # the guide's
 _DURATION = 30.0  # s, the guide's
@@ -80,9 +78,7 @@ async def load_test(
         abort=abort_on,
     )
     if where == "here":
-        return await run_here(engine, scenario, stop=stop, on_progress=on_progress)
-    from skilllab.experiments.loadtest.child import run_in_child
-
+        return await _run_here(engine, scenario, stop=stop, on_progress=on_progress)
     return await run_in_child(engine, scenario, stop=stop, on_progress=on_progress)
 
 
@@ -101,7 +97,7 @@ def _stage(
     return Stage(duration, rate=rate, concurrency=concurrency, arrivals=arrivals, to=to)
 
 
-async def run_here(
+async def _run_here(
     engine: LayeredExecutionEngine,
     scenario: Scenario,
     *,

@@ -1,4 +1,4 @@
-"""What a server's process and its parent say to each other over pipes."""
+"""What processes of the lab say to each other over pipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from skilllab.demo.wire import Values, pack
+from skilllab.programs.values import Values, pack
 
 
 def test_values_survive_every_cut() -> None:

@@ -1,4 +1,4 @@
-"""What a demo server's process and its parent say to each other: pickled values over two pipes, nothing on a socket."""
+"""What processes of the lab say to each other: pickled values over a pipe or a pair of sockets, nothing that others reach."""
 
 from __future__ import annotations
 
