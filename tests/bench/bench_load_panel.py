@@ -1,13 +1,12 @@
-"""What a live chart costs: a closed load test of no-op executions in a child, watched by a LoadPanel and not watched.
+"""What a live chart costs: a closed load test of no-op executions in a child, watched by a LoadPanel every other second.
 
-Both sides run the same scenario in a process of the same kind, in random order in every round. And how long it takes
-from a press of Stop until no process is left, beside the 150 ms that it may take.
+Which second of each pair is watched is drawn, so that both sides are the same process and the same machine. And how long it
+takes from a press of Stop until no process is left, beside the 150 ms that it may take.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 
 import numpy as np
@@ -15,10 +14,13 @@ from harness import Row, report, row
 
 from skilllab import InMemorySkillRegistry, LayeredExecutionEngine, LoadPanel, script_skill, skill
 from skilllab import format as fmt
-from skilllab.experiments.loadtest import LoadTestResult, Scenario, Stage
+from skilllab.experiments.loadtest import LoadTestResult, Requests, Scenario
 from skilllab.experiments.loadtest.child import run_in_child
+from skilllab.experiments.loadtest.records import Numbers, Progress
+from skilllab.stats import Array
 
-ROUNDS, SECONDS, USERS = 10, 2.0, 10
+TESTS, PAIRS, USERS = 4, 8, 10
+SETTLE = 0.3  # s at the begin of each second that do not count: what came in the one before is drawn in them
 STOPS, ALLOWED = 15, 0.15  # of each kind of skill; s
 
 
@@ -40,9 +42,8 @@ KINDS = {"a no-op": noop, "blocks the loop": blocking, "in sandboxes": script_sk
 
 
 def main() -> None:
-    rates = asyncio.run(measure())
-    watched, alone = (1 / np.array(rates[side]) for side in ("watched", "alone"))
-    note = f"{fmt.rate(round(float(np.median(rates['alone']))))} without"
+    watched, alone = asyncio.run(measure())
+    note = f"{fmt.rate(round(float(np.median(1 / alone))))} without"
     chart = row("a closed load test with a live chart", "the same without", watched, alone, at_most=1.05, note=note)
     report([chart, *(longest(kind, asyncio.run(stops(kind))) for kind in KINDS)])
 
@@ -55,18 +56,45 @@ def longest(kind: str, took: list[float]) -> Row:
     return Row(what, fmt.duration(ALLOWED), ratio, min(took) / ALLOWED, ratio, "at most", 1.0, note)
 
 
-async def measure() -> dict[str, list[float]]:
-    """Returns executions a second, one for each round, with and without a chart."""
+async def measure() -> tuple[Array, Array]:
+    """Returns seconds a request in the watched and in the other second of each pair."""
     registry = InMemorySkillRegistry()
     await registry.register(noop)
-    rates: dict[str, list[float]] = {"watched": [], "alone": []}
+    found = []
     async with LayeredExecutionEngine(registry) as engine:
-        sides = {"watched": watched, "alone": alone}
-        for number in range(-1, ROUNDS):  # the first round warms up
-            for side in random.Random(number).sample(sorted(sides), 2):
-                result = await sides[side](engine)
-                rates[side] += [result.requests_per_second] if number >= 0 else []
-    return rates
+        for number in range(TESTS):
+            order = np.random.default_rng(number).integers(0, 2, PAIRS)  # which second of each pair is watched
+            found.append(await half_watched(engine, order))
+    watched, alone = np.concatenate(found).T
+    return watched, alone
+
+
+async def half_watched(engine: LayeredExecutionEngine, order: Numbers) -> Array:
+    """Returns one row a pair of seconds: seconds a request while it was watched, and while it was not."""
+
+    async def measured(
+        engine: LayeredExecutionEngine, scenario: Scenario, *, stop: asyncio.Event | None, on_progress: Progress | None
+    ) -> LoadTestResult:
+        assert on_progress is not None
+
+        def sometimes(seconds: float, requests: Requests) -> None:
+            pair, second = divmod(int(seconds) - 1, 2)
+            if 0 <= pair < PAIRS and second == order[pair]:
+                on_progress(seconds, requests)
+
+        return await run_in_child(engine, scenario, stop=stop, on_progress=sometimes)
+
+    panel = LoadPanel(
+        engine, {"noop-v1": {}}, model="closed", load=USERS, duration=2.0 * PAIRS + 1, slo="", measure=measured
+    )
+    panel.settle()
+    await panel.start()
+    assert panel.result is not None
+    ends = panel.result.requests.columns().end
+    part = ends % 1 >= SETTLE
+    counts = np.bincount(ends[part].astype(int), minlength=2 * PAIRS + 1)[1 : 2 * PAIRS + 1].reshape(PAIRS, 2)
+    rows = np.arange(PAIRS)
+    return np.stack((counts[rows, order], counts[rows, 1 - order]), axis=1) ** -1.0 * (1 - SETTLE)
 
 
 async def stops(kind: str) -> list[float]:
@@ -85,19 +113,6 @@ async def stops(kind: str) -> list[float]:
             await test
             took.append(time.perf_counter() - begun)
     return took
-
-
-async def watched(engine: LayeredExecutionEngine) -> LoadTestResult:
-    panel = LoadPanel(engine, {noop.definition.id: {}}, model="closed", load=USERS, duration=SECONDS, slo="")
-    panel.settle()
-    await panel.start()
-    assert panel.result is not None
-    return panel.result
-
-
-async def alone(engine: LayeredExecutionEngine) -> LoadTestResult:
-    stage = Stage(SECONDS, concurrency=USERS)
-    return await run_in_child(engine, Scenario(noop.definition.id, {}, (stage,), warmup=0.1 * SECONDS))
 
 
 if __name__ == "__main__":
