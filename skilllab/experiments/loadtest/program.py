@@ -46,11 +46,11 @@ async def _serve(sock: socket.socket) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             sys.path[:], said = await following
-            following = asyncio.create_task(values.read())  # nothing comes before the scenario's end, but their end may
+            following = asyncio.create_task(values.read())
             scenario = asyncio.create_task(program.run(said))
             await asyncio.wait((scenario, following), return_when=asyncio.FIRST_COMPLETED)
             if following.done():
-                break
+                following.result()  # raises where they are gone; a scenario follows as soon as the last has told its end
             await scenario
     # The supervisor of workers ends with this process, and all of them with it: nothing has to be waited for.
     os._exit(0)
