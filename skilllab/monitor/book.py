@@ -151,15 +151,15 @@ class Book:
 
     def outcomes(self, skill_ids: Iterable[str], now: float | None = None) -> list[int]:
         """Returns how many executions of these skills succeeded, were cached, failed."""
-        return _sums(part.outcomes for skill_id in skill_ids for part in self._parts(skill_id, now))
+        return _sums(part.outcomes for part in self._parts(skill_ids, now))
 
-    def histogram(self, skill_id: str, metric: str, now: float | None = None) -> Histogram:
-        """Returns the values of a metric in the whole run, or in the window before `now`."""
-        return values_of(self._parts(skill_id, now), metric)
+    def histogram(self, skill_ids: Iterable[str], metric: str, now: float | None = None) -> Histogram:
+        """Returns the values of a metric of these skills together, in the whole run or in the window before `now`."""
+        return values_of(self._parts(skill_ids, now), metric)
 
     def precision(self, skill_ids: Iterable[str], metric: str, now: float | None = None) -> float:
         """Returns by how much, as a share, a quantile of these skills' values may err."""
-        return precision_of([part for skill_id in skill_ids for part in self._parts(skill_id, now)], metric)
+        return precision_of(self._parts(skill_ids, now), metric)
 
     def skill(self, skill_id: str, now: float | None = None) -> SkillFigures:
         """Returns the figures of a skill, in the whole run or in the window before `now`."""
@@ -185,19 +185,13 @@ class Book:
         return self._peaks[None].most(self._slot(now))
 
     def _figures(self, name: str, skill_ids: Sequence[str], peaks: Peaks, now: float | None) -> SkillFigures:
-        parts = [part for skill_id in skill_ids for part in self._parts(skill_id, now)]
+        parts = self._parts(skill_ids, now)
+        found = {metric: values_of(parts, metric) for metric in METRICS}
         layers = {self.tallies[skill_id].layer for skill_id in skill_ids}
         slot, several = self._slot(now), [peaks, *(self.tallies[each].peaks for each in skill_ids)]
         outcomes, errors = _sums(part.outcomes for part in parts), Counter[str]()
         for part in parts:
             errors.update(part.errors or {})
-        spreads, ran = dict[str, Spread](), 0.0
-        for metric in METRICS:
-            found = Histogram()
-            for skill_id in skill_ids:
-                found.merge(self.histogram(skill_id, metric, now))
-            spreads[metric] = Spread.of(found, precision_of(parts, metric))
-            ran = found.total if metric == "duration" else ran
         longest = max(parts, key=lambda part: part.longest_block, default=Part(0))
         return SkillFigures(
             skill_id=name,
@@ -208,17 +202,18 @@ class Book:
             errors=FrozenDict(errors.most_common()),
             in_flight=sum(map(self.in_flight, skill_ids)),
             peak=max(each.most(slot) for each in several),  # a layer is known once one of its executions ended
-            ran=ran,
+            ran=found["duration"].total,
             blocked=sum(part.blocked for part in parts),
             longest_block=longest.longest_block,
             where=longest.where,
             opened=sum(part.opened for part in parts),
-            **spreads,
+            **{metric: Spread.of(values, precision_of(parts, metric)) for metric, values in found.items()},
         )
 
-    def _parts(self, skill_id: str, now: float | None) -> list[Part]:
-        tally = self.tallies.get(skill_id)
-        return [] if tally is None else tally.parts(self._slot(now))
+    def _parts(self, skill_ids: Iterable[str], now: float | None) -> list[Part]:
+        slot = self._slot(now)
+        known = (self.tallies[skill_id] for skill_id in skill_ids if skill_id in self.tallies)
+        return [part for tally in known for part in tally.parts(slot)]
 
     def _slot(self, now: float | None) -> int | None:
         return None if now is None else self.slot(now)

@@ -20,16 +20,16 @@ LOOK = 5
 class LoopLag:
     """Measures one event loop while it is on; a wake-up is late by about a millisecond even when nothing is in its way.
 
-    look: called at every fifth wake-up. lock: held while something is noted. width: seconds of a slot of the window.
+    slot: the number of the window's slot under way. lock: held while something is noted. look: called at every fifth wake-up.
     """
 
     def __init__(
-        self, clock: Callable[[], float], lock: AbstractContextManager[object], look: Callable[[], object], width: float
+        self, slot: Callable[[], int], lock: AbstractContextManager[object], look: Callable[[], object]
     ) -> None:
         self.whole = Histogram()
         self._slots: deque[tuple[int, Histogram]] = deque(maxlen=SLOTS)
-        self._clock, self._lock = clock, lock  # a histogram is for one thread at a time
-        self._look, self._width = look, width
+        self._slot, self._look = slot, look
+        self._lock = lock  # a histogram is for one thread at a time
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -54,9 +54,6 @@ class LoopLag:
             if number > first:
                 found.merge(lags)
         return found
-
-    def _slot(self) -> int:
-        return int(self._clock() // self._width)
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> None:
         due = loop.time() + PERIOD

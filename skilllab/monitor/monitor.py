@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,7 +55,8 @@ class PerformanceMonitor:
         self._batch = batch
         self._records: list[Record] = []
         self._lock = RLock()
-        self._lag = LoopLag(clock, self._lock, self._fold, self.window / SLOTS)
+        self._readings = 0  # under way within one another
+        self._lag = LoopLag(lambda: self._book.slot(clock()), self._lock, self._fold)
         self._thread = get_ident()
         self._attached: dict[LayeredExecutionEngine, list[Callable[[], None]]] = {}
         self._results = ResultCaches()
@@ -94,9 +96,8 @@ class PerformanceMonitor:
 
     def start_tracking(self, skill_id: str, execution_id: str = "") -> None:
         """Notes that an execution has begun; `record_execution` of the same skill ends it."""
-        with self._lock:
-            self._fold()
-            self._book.begin(checked_id(skill_id), self._clock())
+        with self.reading() as book:
+            book.begin(checked_id(skill_id), self._clock())
 
     def record_execution(
         self,
@@ -137,9 +138,7 @@ class PerformanceMonitor:
 
     def histogram(self, skill_id: str, metric: str = "duration", *, window: bool = False) -> Histogram:
         """Returns the values of a metric (duration, queue_time, cpu_time, memory_used), in all or in the window."""
-        with self._lock:
-            self._fold()
-            return self._book.histogram(skill_id, checked_metric(metric), self._now(window))
+        return self.values(checked_metric(metric), skill_id, window=window)
 
     def precision(self, skill_id: str | None, metric: str = "duration", *, window: bool = False) -> float:
         """Returns by how much, as a share, a quantile of a skill, or of all, may err: 1/256, and more where values spread.
@@ -148,33 +147,31 @@ class PerformanceMonitor:
         3/256; at half as many octaves where one bucket of a slot holds more than 255 values. Count, mean, least and greatest
         are exact in both.
         """
-        with self._lock:
-            self._fold()
-            names = self._book.tallies if skill_id is None else (skill_id,)
-            return self._book.precision(names, checked_metric(metric), self._now(window))
+        with self.reading() as book:
+            return book.precision(_names(book, skill_id), checked_metric(metric), self._now(window))
 
     def figures(self, *, window: bool = False) -> tuple[SkillFigures, ...]:
         """Returns the figures of every skill of which something is known, in all or in the window."""
-        found = [self.skill(skill_id, window=window) for skill_id in self.skill_ids]  # each for itself: others may note
+        found = []
+        for skill_id in self.skill_ids:
+            with self._lock:  # each for itself: others may note
+                found.append(self._book.skill(skill_id, self._now(window)))
         return tuple(figures for figures in found if not window or figures.seen)
 
     def skill(self, skill_id: str, *, window: bool = False) -> SkillFigures:
         """Returns the figures of one skill."""
-        with self._lock:
-            self._fold()
-            return self._book.skill(skill_id, self._now(window))
+        with self.reading() as book:
+            return book.skill(skill_id, self._now(window))
 
     def together(self, *, window: bool = False) -> SkillFigures:
         """Returns the figures of all skills together."""
-        with self._lock:
-            self._fold()
-            return self._book.together(self._now(window))
+        with self.reading() as book:
+            return book.together(self._now(window))
 
     def layers(self, *, window: bool = False) -> tuple[SkillFigures, ...]:
         """Returns the figures of each layer that ran something."""
-        with self._lock:
-            self._fold()
-            return tuple(self._book.layer(layer, self._now(window)) for layer in self._book.layers)
+        with self.reading() as book:
+            return tuple(book.layer(layer, self._now(window)) for layer in book.layers)
 
     def lag(self, *, window: bool = False) -> Spread:
         """Returns how late the event loop was, in seconds."""
@@ -182,47 +179,53 @@ class PerformanceMonitor:
 
     def values(self, metric: str, skill_id: str | None, *, window: bool = True) -> Histogram:
         """Returns the values of a metric, or of the "lag" of the event loop; of all skills together for None."""
-        with self._lock:
-            if metric == "lag":
+        if metric == "lag":
+            with self._lock:
                 return self._lag.recent() if window else self._lag.whole.copy()
-            self._fold()
-            found, now = Histogram(), self._now(window)
-            for name in self._book.tallies if skill_id is None else (skill_id,):
-                found.merge(self._book.histogram(name, metric, now))
-            return found
+        with self.reading() as book:
+            return book.histogram(_names(book, skill_id), metric, self._now(window))
 
     def share(self, metric: str, skill_id: str | None) -> float | None:
         """Returns "errors" or "cached" (0 to 1) or "rate" (executions a second) of the window, "in-flight" or "oldest" now.
 
         oldest: seconds for which the execution that began first is under way, its wait included. None where there is none.
         """
-        with self._lock:
-            self._fold()
-            names, now = self._book.tallies if skill_id is None else (skill_id,), self._clock()
+        with self.reading() as book:
+            names, now = _names(book, skill_id), self._clock()
             if metric == "in-flight":
-                return float(sum(map(self._book.in_flight, names)))
+                return float(sum(map(book.in_flight, names)))
             if metric == "oldest":
-                return self._book.oldest(names, now)
-            succeeded, cached, failed = self._book.outcomes(names, now)
+                return book.oldest(names, now)
+            succeeded, cached, failed = book.outcomes(names, now)
             ended = succeeded + cached + failed
             if metric == "rate":
-                return ended / self._book.spanned(now)
+                return ended / book.spanned(now)
             whole = ended if metric == "errors" else succeeded + cached
             return (failed if metric == "errors" else cached) / whole if whole else None
 
     @property
     def in_flight(self) -> int:
         """Executions under way."""
-        with self._lock:
-            self._fold()
-            return sum(map(self._book.in_flight, self._book.tallies))
+        with self.reading() as book:
+            return sum(map(book.in_flight, book.tallies))
 
     @property
     def skill_ids(self) -> tuple[str, ...]:
         """The skills of which something is known."""
+        with self.reading() as book:
+            return tuple(book.tallies)
+
+    @contextmanager
+    def reading(self) -> Iterator[Book]:
+        """Holds the lock, and looks once: all that is asked for inside is of that look, in this thread."""
         with self._lock:
-            self._fold()
-            return tuple(self._book.tallies)
+            if not self._readings:
+                self._fold()
+            self._readings += 1
+            try:
+                yield self._book
+            finally:
+                self._readings -= 1
 
     def result_cache(self) -> ResultCache | None:
         """Returns what the result caches did while their engines were attached, whole run; None without any."""
@@ -231,16 +234,16 @@ class PerformanceMonitor:
 
     def get_performance_report(self, *, window: bool = False) -> PerformanceReport:
         """Returns slowest and hungriest skills, cached answers, error rates and recommendations; see PerformanceReport."""
-        with self._lock:
+        with self.reading() as book:
             figures, lag, results = self.figures(window=window), self.lag(window=window), self.result_cache()
             return PerformanceReport(
-                elapsed=self._book.spanned(self._clock()) if window else self._clock() - self._origin,
+                elapsed=book.spanned(self._clock()) if window else self._clock() - self._origin,
                 window=window,
                 skills=figures,
                 layers=self.layers(window=window),
                 lag=lag,
                 in_flight=self.in_flight,
-                peak=self._book.peak(self._now(window)),
+                peak=book.peak(self._now(window)),
                 results=results,
                 recommendations=recommendations(figures, lag, None if window else results),
             )
@@ -348,6 +351,11 @@ class PerformanceMonitor:
                     active[run.skill_id] = active.get(run.skill_id, 0) + 1
                     since[run.skill_id] = min(run.start, since.get(run.skill_id, run.start))
                 self._book.look(active, since, self._clock())
+
+
+def _names(book: Book, skill_id: str | None) -> Iterable[str]:
+    """Returns that skill, or all for None."""
+    return book.tallies if skill_id is None else (skill_id,)
 
 
 def checked(value: float, name: str, unit: str) -> float:

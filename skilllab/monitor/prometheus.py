@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 from wsgiref.simple_server import WSGIServer
 
@@ -40,7 +40,7 @@ class PrometheusEndpoint:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise InvalidValueError(f"port(={port!r}) must be 0 to 65535: 0 takes a free one")
         self._on_close = on_close
-        registry = CollectorRegistry(auto_describe=False)
+        registry = CollectorRegistry(auto_describe=False)  # what there is depends on what ran
         registry.register(MonitorCollector(monitor))
         self._server: WSGIServer
         self._thread: threading.Thread
@@ -71,10 +71,6 @@ class MonitorCollector(Collector):
 
     def __init__(self, monitor: PerformanceMonitor) -> None:
         self._monitor = monitor
-
-    def describe(self) -> Iterable[Metric]:
-        """Returns nothing: what there is depends on what ran."""
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         """Yields every metric family."""
@@ -109,7 +105,8 @@ class MonitorCollector(Collector):
         results = self._monitor.result_cache()
         if results is None:
             return
-        for name, value in (("hits", results.hits), ("misses", results.misses), ("evictions", results.evictions)):
+        for name in ("hits", "misses", "evictions", "expirations"):
+            value = getattr(results, name)
             yield CounterMetricFamily(f"skilllab_result_cache_{name}", f"Result cache: {name}.", value=value)
         yield GaugeMetricFamily("skilllab_result_cache_entries", "Result cache: entries now.", value=results.size)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +74,13 @@ class Rule:
         """Whether it is about each skill."""
         return any(condition.skill == ANY for condition in self.conditions)
 
+    def about(self, skill_ids: Iterable[str]) -> Iterable[str | None]:
+        """Returns the skills for each of which it is looked at: all of these, or one, None for all together and for several."""
+        if self.for_each:
+            return skill_ids
+        named = {condition.skill for condition in self.conditions} - {None}
+        return named if len(named) == 1 else (None,)
+
     def values(self, source: Source, skill_id: str | None) -> tuple[float | None, ...]:
         """Returns what each condition is about; None where that is not known."""
         return tuple(_value(source, each.metric, self._whose(each, skill_id)) for each in self.conditions)
@@ -134,6 +140,6 @@ def _statistic(found: Histogram, statistic: str) -> float | None:
     q = quantile_of(statistic)
     if not found.count or (q is not None and found.count * (1 - q) < 1 - 1e-9):
         return None
-    value: Callable[[], float] = (lambda: found.mean) if statistic == "mean" else (lambda: found.max)
-    result = value() if q is None else found.quantile(q)
-    return None if math.isnan(result) else result
+    if q is not None:
+        return found.quantile(q)
+    return found.mean if statistic == "mean" else found.max

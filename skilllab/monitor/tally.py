@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from skilllab.histogram import Histogram
 from skilllab.monitor.buckets import Buckets, Numbers, binned, histogram, numbers_of
+from skilllab.monitor.figures import EXACT
 
 METRICS = ("duration", "queue_time", "cpu_time", "memory_used")
 """What is measured of an execution, in s and bytes, in the order of a row's last columns."""
@@ -203,7 +204,7 @@ def values_of(parts: Sequence[Part], metric: str) -> Histogram:
 def precision_of(parts: Sequence[Part], metric: str) -> float:
     """Returns by how much, as a share, a quantile of `values_of` may err."""
     at = METRICS.index(metric)
-    return max((part.buckets[at].precision for part in parts), default=1 / 256)
+    return max((part.buckets[at].precision for part in parts), default=EXACT)
 
 
 def _shortest(value: float) -> float:

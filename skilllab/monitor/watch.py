@@ -24,8 +24,9 @@ _log = logging.getLogger("skilllab.monitor")
 class Alert:
     """A rule began to be broken, "firing", or no longer is, "cleared".
 
-    skill_id: the skill that it is about where the rule says "any". values: what was measured, one for each condition, None
-    where there was nothing to measure. time: seconds since the epoch. lasted: seconds that it has been broken.
+    skill_id: the skill that it is about, None for all together and for a rule that names several. values: what was measured,
+    one for each condition, None where there was nothing to measure. time: seconds since the epoch. lasted: seconds that it
+    has been broken.
     """
 
     rule: str
@@ -40,14 +41,12 @@ class Alert:
         return f"{self.state}: {self.text}"
 
 
+@dataclass(slots=True)
 class _State:
     """Since when a rule is broken, and whether that was told."""
 
-    __slots__ = ("firing", "since")
-
-    def __init__(self) -> None:
-        self.since: float | None = None
-        self.firing = False
+    since: float
+    firing: bool = False
 
 
 class Watch:
@@ -99,9 +98,13 @@ class Watch:
     def look(self) -> None:
         """Looks at every rule now."""
         now = self._clock()
-        for rule in self.rules:
-            for skill_id in self._monitor.skill_ids if rule.for_each else (None,):
-                self._look(rule, skill_id, now)
+        with self._monitor.reading() as book:
+            skill_ids = tuple(book.tallies)
+            looks = [self._look(rule, each, now) for rule in self.rules for each in rule.about(skill_ids)]
+        for alert in filter(None, looks):  # what is told may wait for whoever waits for the lock
+            self.alerts.append(alert)
+            if self._on_alert is not None:
+                self._tell(self._on_alert, alert)
         if self._on_report is not None:
             self._tell(self._on_report, self._monitor.get_performance_report(window=True))
 
@@ -115,21 +118,20 @@ class Watch:
         except Exception:  # noqa: BLE001 - whatever it was, the next look may do
             _log.exception("a look at the rules failed; the watch goes on")
 
-    def _look(self, rule: Rule, skill_id: str | None, now: float) -> None:
+    def _look(self, rule: Rule, skill_id: str | None, now: float) -> Alert | None:
         state = self._states.get((rule, skill_id))
         values = rule.values(self._monitor, skill_id)
         if rule.broken(values):
             if state is None:
-                state = self._states[rule, skill_id] = _State()
-            if state.since is None:
-                state.since = now
+                state = self._states[rule, skill_id] = _State(since=now)
             if not state.firing and now - state.since >= rule.lasting:
                 state.firing = True
-                self._alert(rule, skill_id, "firing", values, now, now - state.since)
+                return self._alert(rule, skill_id, "firing", values, now, now - state.since)
         elif state is not None and not rule.undecided(values, self._monitor, skill_id):
             del self._states[rule, skill_id]
             if state.firing:
-                self._alert(rule, skill_id, "cleared", values, now, now - (state.since or now))
+                return self._alert(rule, skill_id, "cleared", values, now, now - state.since)
+        return None
 
     def _alert(
         self,
@@ -139,13 +141,10 @@ class Watch:
         values: tuple[float | None, ...],
         now: float,
         lasted: float,
-    ) -> None:
-        whose = "" if skill_id is None else f" ({skill_id})"
+    ) -> Alert:
+        whose = f" ({skill_id})" if rule.for_each else ""
         text = f"{rule.text}{whose}: {rule.show(values, self._monitor, skill_id)}"
-        alert = Alert(rule.text, skill_id, state, values, now, lasted, text)
-        self.alerts.append(alert)
-        if self._on_alert is not None:
-            self._tell(self._on_alert, alert)
+        return Alert(rule.text, skill_id, state, values, now, lasted, text)
 
     def _tell(self, callback: Callable[[Any], object], what: Any) -> None:
         try:

@@ -284,7 +284,7 @@ def test_on_the_loop() -> None:
         watch = monitor.watch(0.01, alert, rules=["mean of a > 1 ms for 0.03 s"], on_report=report)
         monitor.record_execution("a", 0.5)
         await fired.wait()
-        assert (alerts[0].state, alerts[0].skill_id) == ("firing", None)
+        assert (alerts[0].state, alerts[0].skill_id) == ("firing", "a")
         assert len(reports) >= 3
         assert reports[0].window
         monitor.close()
