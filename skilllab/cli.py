@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from skilllab import format as fmt
 from skilllab.errors import InvalidValueError, SkilllabError
-from skilllab.settings import DEMO_PORT, MCP_CONNECT_TIMEOUT, TRIAL_DURATION, TRIAL_RATE, TRIAL_TIMEOUT
+from skilllab.settings import DEMO_PORT, MCP_CONNECT_TIMEOUT, TRIAL_DURATION, TRIAL_LONGEST, TRIAL_RATE, TRIAL_TIMEOUT
 
 if TYPE_CHECKING:
     from skilllab.report.runner import NotebookRun
@@ -111,7 +111,9 @@ def _add_try(commands: Any) -> None:
     tried.add_argument(
         "--rate", type=float, default=TRIAL_RATE, help="calls and pings a second at most, in all (%(default)g)"
     )
-    tried.add_argument("--duration", type=float, default=TRIAL_DURATION, help="seconds, at most 60 (%(default)g)")
+    tried.add_argument(
+        "--duration", type=float, default=TRIAL_DURATION, help=f"seconds, at most {TRIAL_LONGEST:g} (%(default)g)"
+    )
     tried.add_argument(
         "--timeout", type=float, default=TRIAL_TIMEOUT, help="seconds that one call may take (%(default)g)"
     )
@@ -155,11 +157,11 @@ def _run(options: argparse.Namespace) -> int:
     failed = [run.name for run in runs if run.failure]
     found = sum(len(run.findings) for run in runs)
     print(
-        f"{_plural(found, 'finding')} from {_plural(len(runs), 'notebook')} in "
+        f"{fmt.several(found, 'finding')} from {fmt.several(len(runs), 'notebook')} in "
         f"{fmt.duration(time.perf_counter() - start)}: open {page} ({fmt.size(size)}, works offline)"
     )
     if failed:
-        print(f"{_plural(len(failed), 'notebook')} failed: {', '.join(failed)}")
+        print(f"{fmt.several(len(failed), 'notebook')} failed: {', '.join(failed)}")
     return FAILURE if failed else SUCCESS
 
 
@@ -174,7 +176,7 @@ def _select(folder: Path, names: Sequence[str]) -> list[Path]:
         fits = [p for p in paths if p.stem == stem] or [p for p in paths if p.stem.startswith(stem)]
         if len(fits) != 1:
             known = ", ".join(path.stem for path in fits or paths)
-            raise InvalidValueError(f"{name!r} names {_plural(len(fits), 'notebook')}: name one of {known}")
+            raise InvalidValueError(f"{name!r} names {fmt.several(len(fits), 'notebook')}: name one of {known}")
         chosen.add(fits[0])
     return [path for path in paths if path in chosen or not names]
 
@@ -229,11 +231,7 @@ async def _serve_demo(port: int) -> None:
         print(f"The demo API answers at {server.url} until Ctrl-C, for example {server.url}/users/17", flush=True)
         await asked.wait()
         served = (await server.statistics()).count()
-    print(f"\nStopped after {_plural(served, 'request')}.", flush=True)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{fmt.count(count)} {noun}{'' if count == 1 else 's'}"
+    print(f"\nStopped after {fmt.several(served, 'request')}.", flush=True)
 
 
 if __name__ == "__main__":

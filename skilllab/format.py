@@ -86,6 +86,16 @@ def interval(low: float | None, high: float | None, show: Callable[[float | None
     return f"{digits if space and second.endswith(space + unit) else first} to {second}"
 
 
+def several(number: int, noun: str) -> str:
+    """Returns a count and its noun, in the plural but for one: 1 tool, 1,200 tools."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def cut(text: str, limit: int) -> str:
+    """Returns a text of at most `limit` characters, the last of which is … where more was there."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 def trimmed(text: str) -> str:
     """Returns a number's text without the zeros at the end of its decimals, as axis ticks need it: 50.0 µs -> 50 µs."""
     return _ZEROS.sub(lambda match: match[1] if match[1] != "." else "", text)

@@ -16,6 +16,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from skilllab.errors import InvalidDefinitionError, InvalidParametersError
 
 Schema = Mapping[str, Any]
+_STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SCALARS = (str, int, float, bool, type(None), object)
 _LONGEST_REASON = 300
 _CONTAINERS = (list, dict, tuple, Sequence, Mapping)
@@ -75,12 +76,14 @@ def parameter_schema(function: Callable[..., Any], skill_id: str, *, without: It
     Hints must be JSON types (str, int, float, bool, None, list, dict, tuple, Literal, TypedDict, unions of these), as
     a skill receives what came as JSON, unchanged; `Annotated[int, Field(ge=0)]` adds bounds.
     without: parameters that no caller gives; they are no part of the schema and may have any hint, or none.
-    Raises InvalidDefinitionError for a missing or other hint and for positional-only or star parameters.
+    Raises InvalidDefinitionError for a missing or other hint, for positional-only parameters, and for star parameters
+    that are not left out.
     """
     without = frozenset(without)
     hints = _hints(function, skill_id, without)
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+        star = parameter.kind in _STARS and name not in without
+        if star or parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             _refuse(skill_id, f"parameter {parameter} cannot be given by name; write it as a plain parameter")
         if name in without:
             continue

@@ -9,7 +9,6 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,8 @@ def run(options: Namespace) -> int:
 async def _tried(
     options: Namespace, params: Mapping[str, Any] | None, env: Mapping[str, str], headers: Mapping[str, str]
 ) -> TrialResult:
-    timeout = options.connect_timeout
-    async with opened(options.target, options.kind, env=env, headers=headers, timeout=timeout) as target:
+    timeout, again = options.connect_timeout, _again(options)
+    async with opened(options.target, options.kind, env=env, headers=headers, timeout=timeout, options=again) as target:
         ask = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
         _list(target)
         plan = planned(target, params=params, allow=options.allow, tools=options.tool, ask=ask)
@@ -57,7 +56,7 @@ async def _tried(
         loop.add_signal_handler(signal.SIGINT, stop.set)
         try:
             return await trial(
-                replace(target, options=_again(options)),
+                target,
                 plan,
                 rate=options.rate,
                 duration=options.duration,
@@ -97,7 +96,7 @@ def _ask(tool: str, params: Mapping[str, Any]) -> bool:
 def _progress(gone: float, calls: int, errors: int) -> None:
     failed = f", {fmt.count(errors)} failed" if errors else ""
     print(
-        f"\r\x1b[K{fmt.duration(gone)}: {fmt.count(calls)} calls{failed}; Ctrl-C ends it",
+        f"\r\x1b[K{fmt.duration(gone)}: {fmt.several(calls, 'call')}{failed}; Ctrl-C ends it",
         end="",
         file=sys.stderr,
         flush=True,
@@ -107,14 +106,7 @@ def _progress(gone: float, calls: int, errors: int) -> None:
 def _kept(result: TrialResult, options: Namespace) -> str:
     history = History(options.history and options.history.expanduser())
     try:
-        number = history.save(
-            result,
-            label=result.title,
-            rate=result.rate,
-            duration=result.duration,
-            timeout=options.timeout,
-            seed=result.seed,
-        )
+        number = history.save(result, label=result.title)
     except HistoryError as error:
         print(f"skilllab: not kept: {error}", file=sys.stderr)
         return ""

@@ -128,6 +128,18 @@ def test_interval_names_a_shared_unit_once() -> None:
     assert fmt.interval(None, 0.1, fmt.duration) == "– to 100 ms"
 
 
+@pytest.mark.parametrize(("number", "text"), [(0, "0 tools"), (1, "1 tool"), (2, "2 tools"), (1200, "1,200 tools")])
+def test_one_is_no_plural(number: int, text: str) -> None:
+    """A count of one has its noun in the singular, every other in the plural."""
+    assert fmt.several(number, "tool") == text
+
+
+@pytest.mark.parametrize(("text", "cut"), [("", ""), ("tea", "tea"), ("teas", "te…"), ("tea time", "te…")])
+def test_a_cut_text_has_the_length_that_it_may_have(text: str, cut: str) -> None:
+    """A text of the length that it may have stays whole; of a longer one the last character says that more was there."""
+    assert fmt.cut(text, 3) == cut
+
+
 @pytest.mark.parametrize(
     ("text", "short"),
     [

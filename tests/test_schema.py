@@ -231,6 +231,18 @@ def test_parameters_that_no_caller_gives_are_left_out() -> None:
         check({"a": 1, "db": "the caller's"})
 
 
+def test_stars_may_be_left_out() -> None:
+    """What takes the rest of the arguments can be left out by name, and only so; the others are described as ever."""
+
+    def function(a: int, *rest: Nowhere, b: Literal["c"] = "c", **others) -> None: ...  # type: ignore  # noqa
+
+    schema = parameter_schema(function, "x", without=["rest", "others"])
+    assert list(schema["properties"]) == ["a", "b"]
+    assert schema["additionalProperties"] is False
+    with pytest.raises(InvalidDefinitionError, match=r"parameter \*\*others cannot be given by name"):
+        parameter_schema(function, "x", without=["rest"])
+
+
 def test_what_is_left_out_must_be_given_by_name_all_the_same() -> None:
     """A positional-only parameter cannot be filled in; the hints of the others are checked as ever."""
     with pytest.raises(InvalidDefinitionError, match="cannot be given by name"):

@@ -299,7 +299,7 @@ class History:
         return InvalidValueError(f"metric(={metric!r}) is in no run{which}: {told}")
 
     def _require_kind(self, kind: str | None) -> None:
-        if kind is None:
+        if kind is None or kind in KINDS:
             return
         known = {*KINDS, *(name for (name,) in self._file.rows("SELECT DISTINCT kind FROM runs"))}
         if kind not in known:

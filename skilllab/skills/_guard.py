@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 
+_GRACE = 2.0  # s, as long as the SDK waits
 _WATCH = (
     'born() { sed "s/.*) //" "/proc/$1/stat" | cut -d " " -f 20; }; was=$(born "$1"); '
-    'read -r _; sleep 2; test -n "$was" && test "$(born "$1")" = "$was" && kill -s KILL -- "-$1"'
+    'read -r _; sleep "$2"; test -n "$was" && test "$(born "$1")" = "$was" && kill -s KILL -- "-$1"'
 )
-"""Waits for the end of its input, gives the server the time that the SDK gives it, and ends it with all of its group.
+"""Waits for the end of its input, gives the server some time, and ends it with all of its group.
 
 The time of its start tells the server from another process that got its number since.
 """
@@ -24,7 +25,7 @@ class Guard:
     def __init__(self, pid: int) -> None:
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "sh", str(pid)],
+            ["/bin/sh", "-c", _WATCH, "sh", str(pid), f"{_GRACE:g}"],
             stdin=subprocess.PIPE,
             stdout=quiet,
             stderr=quiet,

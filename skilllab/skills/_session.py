@@ -80,8 +80,8 @@ class Server:
 class Session:
     """One life of a connection: `open` once, `aclose` at the end, by any task of the event loop.
 
-    client: the SDK's, None before it is open. pid: of the server's process, None without one. duration: seconds that opening
-    took, a process's start and the negotiation of the protocol.
+    pid: of the server's process, None without one. duration: seconds that opening took, a process's start and the
+    negotiation of the protocol.
     """
 
     def __init__(self, server: Server) -> None:
@@ -94,22 +94,28 @@ class Session:
         _append(self._words.fileno())
         self._said = ""
         self._guard: Guard | None = None
-        self.client: Client | None = None
+        self._client: Client | None = None
         self.pid: int | None = None
         self.duration = 0.0
 
     @property
+    def client(self) -> Client:
+        """The SDK's client, once `open` has returned."""
+        assert self._client is not None
+        return self._client
+
+    @property
     def alive(self) -> bool:
         """Whether the connection has been opened and is not known to be broken."""
-        return self.client is not None and not self._leave.is_set() and not self.ended
+        return self._client is not None and not self._leave.is_set() and not self.ended
 
     @property
     def ended(self) -> bool:
         """Whether nothing of it is left, or it was never opened."""
         return self._task is None or self._task.done()
 
-    async def open(self, timeout: float) -> Client:
-        """Connects and returns the client.
+    async def open(self, timeout: float) -> None:
+        """Connects; `client` is there afterwards.
 
         Raises ServerLostError, with nothing left running, when it takes `timeout` s, fails, or is closed meanwhile.
         """
@@ -118,7 +124,7 @@ class Session:
         self._task = asyncio.create_task(self._live(opened), name=f"skilllab MCP {self._server}")
         try:
             async with asyncio.timeout(timeout):
-                self.client = await opened
+                self._client = await opened
         except TimeoutError:
             what = f"did not answer `initialize` within {fmt.duration(timeout)}"
             raise await self._failed(what) from None
@@ -128,7 +134,6 @@ class Session:
         except Exception as error:
             raise await self._failed(f"cannot be connected to: {reason(error)}") from error
         self.duration = time.perf_counter() - begin
-        return self.client
 
     async def aclose(self) -> None:
         """Ends the connection and the server that it started; done when nothing of either is left."""
@@ -143,7 +148,7 @@ class Session:
 
     def _end(self) -> None:
         self._leave.set()
-        if self.client is None and self._scope is not None:
+        if self._client is None and self._scope is not None:
             self._scope.cancel()  # and no `task.cancel()`, before which the SDK's shields would not hold
 
     def last_words(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from skilllab import format as fmt
 from skilllab.errors import CatalogueError, InvalidDefinitionError, InvalidValueError
 from skilllab.loading import compile_schemas
 from skilllab.model import FunctionHandler, SkillDefinition
@@ -224,5 +225,4 @@ def _text(value: object) -> str | None:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return fmt.cut(repr(value), 80)

@@ -19,7 +19,6 @@ from skilllab.errors import (
     InvalidResponseError,
     InvalidValueError,
     ServerLostError,
-    SkilllabError,
     ToolError,
 )
 from skilllab.frozen import FrozenDict
@@ -38,6 +37,7 @@ READ_ONLY = "read-only"
 """The tag of a tool that says of itself (readOnlyHint) that it changes nothing."""
 
 _NEEDS = ResourceRequirements(cpu="low", network="medium")
+_LONGEST = 300  # characters of what a server says that are told
 _PAGES = 100  # of a list of tools; one that never ends must not hang whoever connects
 _CLOSED, _INVALID = (
     -32000,
@@ -132,8 +132,8 @@ class McpSource(SkillMapping):
         """
         from mcp import MCPError
 
-        client = await self._client("")
-        session = self._session
+        session = await self._connected("")
+        client = session.client
         begin = time.perf_counter()
         try:
             if client.session.initialize_result is not None:
@@ -141,7 +141,7 @@ class McpSource(SkillMapping):
             else:
                 await client.session.send_discover(client.protocol_version)
         except MCPError as error:
-            if session is not None and _is_lost(session, error):
+            if _is_lost(session, error):
                 raise await self._lost(session, "ping") from error
             return time.perf_counter() - begin  # that it does not know the question is an answer
         return time.perf_counter() - begin
@@ -158,39 +158,37 @@ class McpSource(SkillMapping):
     async def _call(self, skill_id: str, tool: str, params: dict[str, Any]) -> Any:
         from mcp import MCPError
 
-        client = await self._client(skill_id)
-        session = self._session
+        session = await self._connected(skill_id)
         try:
-            result = await client.call_tool(tool, params)
+            result = await session.client.call_tool(tool, params)
         except MCPError as error:
-            if session is not None and _is_lost(session, error):
+            if _is_lost(session, error):
                 raise await self._lost(session, skill_id) from error
             raise ToolError(
                 f"{skill_id}: the server refused: {error.message}", skill_id=skill_id, code=error.code
             ) from error
         except RuntimeError as error:  # the SDK's word for content that is not what the tool's output schema says
-            raise InvalidResponseError(f"{skill_id}: {_short(str(error))}") from error
+            raise InvalidResponseError(f"{skill_id}: {fmt.cut(str(error), _LONGEST)}") from error
         if result.is_error:
-            raise ToolError(f"{skill_id}: {_short(_text(result) or 'it gave no reason')}", skill_id=skill_id)
+            raise ToolError(f"{skill_id}: {fmt.cut(_text(result) or 'it gave no reason', _LONGEST)}", skill_id=skill_id)
         return _output(result)
 
-    async def _client(self, skill_id: str) -> Client:
-        """Returns the SDK's client, connected; one of many calls connects again while the others wait."""
+    async def _connected(self, skill_id: str) -> Session:
+        """Returns the session, open; one of many calls connects again while the others wait."""
         async with self._lock:
             if self._closed:
                 raise ServerLostError(f"{self._server}: its source is closed: connect again", skill_id=skill_id)
             if self._session is not None and self._session.alive:
-                assert self._session.client is not None
-                return self._session.client
+                return self._session
             left = [*self._ended, *([self._session] if self._session is not None else [])]
             self._ended = [session for session in left if not session.ended]
-            self._session = Session(self._server)
+            self._session = session = Session(self._server)
             try:
-                client = await self._session.open(self._timeout)
+                await session.open(self._timeout)
             except ServerLostError as error:
                 raise ServerLostError(str(error), skill_id=skill_id) from error.__cause__
-            self.connects.append(self._session.duration)
-            return client
+            self.connects.append(session.duration)
+            return session
 
     async def _lost(self, session: Session, skill_id: str) -> ServerLostError:
         why = session.lost()
@@ -200,12 +198,13 @@ class McpSource(SkillMapping):
     # tools
 
     async def _list(self) -> None:
-        client = await self._client("")
+        session = await self._connected("")
+        client = session.client
         self.protocol = client.protocol_version
         if client.server_info is not None:
             self.name, self.version = client.server_info.name, client.server_info.version
         problems = []
-        for tool in await self._listed(client):
+        for tool in await self._listed(session):
             try:
                 definition = self._definition(tool)
                 compile_schemas(definition)
@@ -218,27 +217,23 @@ class McpSource(SkillMapping):
                 self._skills[definition.id] = definition
         self.problems = tuple(problems)
 
-    async def _listed(self, client: Client) -> list[Tool]:
+    async def _listed(self, session: Session) -> list[Tool]:
         """Returns what the server lists, in the time that it has to connect; what goes wrong is told as a typed error."""
         from mcp import MCPError
 
-        session = self._session
         try:
             async with asyncio.timeout(self._timeout):
-                return await _tools(client)
+                return await _tools(session.client)
         except TimeoutError:
-            words = "" if session is None else session.last_words()
             within = f"did not answer `tools/list` within {fmt.duration(self._timeout)}"
-            raise ServerLostError(told(f"MCP server {self._server} {within}", words)) from None
+            raise ServerLostError(told(f"MCP server {self._server} {within}", session.last_words())) from None
         except MCPError as error:
-            if session is not None and _is_lost(session, error):
+            if _is_lost(session, error):
                 raise await self._lost(session, f"{self._server}: tools/list") from error
-            refused = f"MCP server {self._server} refused `tools/list`: {_short(error.message)}"
+            refused = f"MCP server {self._server} refused `tools/list`: {fmt.cut(error.message, _LONGEST)}"
             raise ToolError(refused, skill_id="", code=error.code) from error
         except (RuntimeError, ValueError) as error:  # the SDK's words for an answer that is not what the protocol says
-            if isinstance(error, SkilllabError):
-                raise
-            answered = f"MCP server {self._server} answered `tools/list` with no list of tools: {_short(str(error))}"
+            answered = f"MCP server {self._server} answered `tools/list` with no list of tools: {fmt.cut(str(error), _LONGEST)}"
             raise InvalidResponseError(answered) from error
 
     def _definition(self, tool: Tool) -> SkillDefinition:
@@ -288,7 +283,7 @@ async def _tools(client: Client) -> list[Tool]:
             return found
         page = await client.list_tools(cursor=page.next_cursor)
         found += page.tools
-    raise InvalidValueError(f"the server's list of tools has no end: {_PAGES} pages and {len(found)} tools so far")
+    raise InvalidResponseError(f"the server's list of tools has no end: {_PAGES} pages and {len(found)} tools so far")
 
 
 def _server(target: str | Sequence[str], env: Mapping[str, str], headers: Mapping[str, str]) -> Server:
@@ -327,10 +322,6 @@ def _output(result: CallToolResult) -> Any:
 
 def _text(result: CallToolResult) -> str:
     return "\n".join(part.text for part in result.content if part.type == "text")
-
-
-def _short(text: str, limit: int = 300) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 __all__ = ["READ_ONLY", "McpSource", "from_mcp", "reason"]

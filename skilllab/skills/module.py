@@ -141,7 +141,7 @@ def _schema(function: Callable[..., Any], skill_id: str) -> Schema:
                 field="input_schema",
             )
     open_ones = _unhinted(function)
-    schema = dict(parameter_schema(_without_stars(function), skill_id, without=open_ones))
+    schema = dict(parameter_schema(function, skill_id, without=open_ones))
     bare = [name for name in open_ones if parameters[name].kind not in _STARS]
     free = {name: _any(parameters[name]) for name in bare}
     known = {**schema.get("properties", {}), **free}
@@ -157,21 +157,3 @@ def _schema(function: Callable[..., Any], skill_id: str) -> Schema:
 def _any(parameter: inspect.Parameter) -> Schema:
     default = parameter.default
     return {"default": default} if default is None or isinstance(default, str | int | float | bool) else {}
-
-
-def _without_stars(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what `parameter_schema` reads: the function, or a stand-in without what takes the rest of the arguments."""
-    signature = inspect.signature(function)
-    kept = [each for each in signature.parameters.values() if each.kind not in _STARS]
-    if len(kept) == len(signature.parameters):
-        return function
-
-    def stand_in() -> None:
-        return None
-
-    stand_in.__name__ = function.__name__
-    stand_in.__module__ = function.__module__
-    names = {each.name for each in kept}
-    stand_in.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if name in names}
-    stand_in.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    return stand_in

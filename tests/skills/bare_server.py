@@ -1,7 +1,8 @@
 """An MCP server by hand, which the SDK would not let be so wrong: `python bare_server.py MODE`, over stdio.
 
-It answers `initialize`. Asked for `tools/list` it is then mute, or refuses, or answers with nonsense, or ends; in the mode
-"chatty" it lists a tool `talk`, each call of which writes a megabyte to standard error and then a line that it numbers.
+It answers `initialize`. Asked for `tools/list` it is then mute, or refuses, or answers with nonsense, or ends, or has always
+another page (endless); in the mode "chatty" it lists a tool `talk`, each call of which writes a megabyte to standard error
+and then a line that it numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def listed(mode: str) -> dict[str, Any]:
         return {"error": {"code": -32603, "message": "no tools today"}}
     if mode == "nonsense":
         return {"result": {"tools": "many"}}
-    return {"result": {"tools": [{"name": "talk", "inputSchema": {"type": "object"}}]}}
+    more = {"nextCursor": "more"} if mode == "endless" else {}
+    return {"result": {"tools": [{"name": "talk", "inputSchema": {"type": "object"}}], **more}}
 
 
 def talk() -> dict[str, Any]:

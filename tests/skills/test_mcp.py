@@ -196,39 +196,44 @@ def test_a_crash_over_http() -> None:
         asyncio.run(main(url, pid))
 
 
+KILLED = """
+import asyncio, os, signal, sys
+from skilllab.skills import _guard
+from skilllab.skills._session import Server, Session
+
+async def main():
+    session = Session(Server(argv=tuple(sys.argv[1:])))
+    opening = asyncio.create_task(session.open(60))
+    while session.pid is None:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    print(session.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+_guard._GRACE = 0.5
+asyncio.run(main())
+"""
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"
+
+
+def server_of_a_killed_program(*command: str) -> int:
+    """Runs a program that starts a server and is killed a moment later; returns the server's process."""
+    program = [sys.executable, "-c", KILLED, *command]
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    return int(done.stdout)
+
+
 @pytest.mark.slow
 def test_the_server_ends_with_a_killed_program() -> None:
     """A program that is killed leaves no server behind, since its end closes the pipes."""
-    code = (
-        "import asyncio, sys\nfrom skilllab import from_mcp\n"
-        "async def main():\n    source = await from_mcp(sys.argv[1:])\n    print(source.pid, flush=True)\n"
-        "    await asyncio.sleep(60)\nasyncio.run(main())"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, *COMMAND], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        pid = int(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-    assert wait_until_ended(pid)
-
-
-STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"
+    assert wait_until_ended(server_of_a_killed_program(*BARE, "chatty"))
 
 
 @pytest.mark.slow
 def test_a_server_that_ignores_the_end_goes_with_a_killed_program() -> None:
     """A server that heeds neither the end of its pipes nor SIGTERM is killed a moment after a program that was killed."""
-    code = (
-        "import asyncio, os, signal, sys\nfrom skilllab.skills._session import Server, Session\n"
-        "async def main():\n    session = Session(Server(argv=tuple(sys.argv[1:])))\n"
-        "    opening = asyncio.create_task(session.open(60))\n"
-        "    while session.pid is None:\n        await asyncio.sleep(0.01)\n"
-        "    await asyncio.sleep(0.2)\n    print(session.pid, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "asyncio.run(main())"
-    )
-    command = [sys.executable, "-c", code, sys.executable, "-c", STUBBORN]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL
-    pid = int(done.stdout)
+    pid = server_of_a_killed_program(sys.executable, "-c", STUBBORN)
     assert runs(pid)
     assert wait_until_ended(pid)
 
@@ -250,8 +255,10 @@ def children() -> set[str]:
     ],
     ids=["mute", "mute-and-stubborn", "exits"],
 )
-def test_a_server_that_never_begins(script: str, told: str) -> None:
+def test_a_server_that_never_begins(script: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stays mute, even one that will not end, or that ends at once is ServerLostError, and nothing is left."""
+    monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", 0.3)
+    monkeypatch.setattr("mcp.client.stdio.FORCE_KILL_TIMEOUT", 0.3)
     before = children()
     with pytest.raises(ServerLostError, match=told):
         asyncio.run(from_mcp(["sh", "-c", script], timeout=30.0 if "exit" in script else 0.5))  # type: ignore[arg-type]
@@ -265,6 +272,7 @@ def test_a_server_that_never_begins(script: str, told: str) -> None:
         ("mute", 1.0, ServerLostError, "did not answer `tools/list` within 1.00 s"),
         ("refuse", 30.0, ToolError, "refused `tools/list`: no tools today"),
         ("nonsense", 30.0, InvalidResponseError, "answered `tools/list` with no list of tools"),
+        ("endless", 30.0, InvalidResponseError, "the server's list of tools has no end: 100 pages"),
         ("end", 30.0, ServerLostError, "tools/list: the MCP server ended.*out of tools"),
     ],
 )
@@ -442,9 +450,9 @@ def listed(client: Lister, monkeypatch: pytest.MonkeyPatch) -> McpSource:
         source = McpSource(Server(argv=("unused",)), "", 1.0)
 
         async def connected(_: str) -> Any:
-            return client
+            return SimpleNamespace(client=client)
 
-        monkeypatch.setattr(source, "_client", connected)
+        monkeypatch.setattr(source, "_connected", connected)
         await source._list()
         return source
 
@@ -452,10 +460,10 @@ def listed(client: Lister, monkeypatch: pytest.MonkeyPatch) -> McpSource:
 
 
 def test_tools_come_from_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list in pages is read to its end, and a list without an end is refused after a hundred pages."""
+    """A list in pages is read to its end, and a list without an end is no answer, which a hundred pages tell."""
     assert list(listed(Lister([described("a")], [described("b"), described("c")]), monkeypatch)) == ["a", "b", "c"]
     endless = Lister([described("a")], endless=True)
-    with pytest.raises(InvalidValueError, match="has no end"):
+    with pytest.raises(InvalidResponseError, match="has no end"):
         listed(endless, monkeypatch)
     assert endless.asked == 101
 

@@ -16,8 +16,10 @@ from skilllab import InMemorySkillRegistry, LayeredExecutionEngine, from_module,
 from skilllab.errors import InvalidDefinitionError, InvalidParametersError, InvalidValueError
 
 SOURCE = '''
+from __future__ import annotations
 from pathlib import Path
 from textwrap import dedent
+from typing import Literal
 from skilllab import skill
 
 def plain(text: str, times: int = 2) -> str:
@@ -31,6 +33,9 @@ async def later(a, b=3, *rest, **others):
 
 def stars(*rest: int):
     return list(rest)
+
+def chosen(mode: Literal["a", "b"], **rest):
+    return mode
 
 def path(where: Path) -> str:
     return str(where)
@@ -67,12 +72,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 def test_a_module_is_its_own_public_functions(module: types.ModuleType) -> None:
     """Typed and untyped functions become skills, made ones stay; imported, private and impossible ones do not."""
     source = from_module("source_of_skills", prefix="mine/")
-    assert list(source) == ["mine/plain", "mine/later", "mine/stars", "mine/counting", "mine/made-v1"]
+    assert list(source) == ["mine/plain", "mine/later", "mine/stars", "mine/chosen", "mine/counting", "mine/made-v1"]
     assert [problem.partition(":")[0] for problem in source.problems] == ["path", "first"]
     assert source["mine/plain"].description == "Repeats a text."
     assert source["mine/made-v1"].category == "own"
     assert source["mine/counting"].streaming
-    assert list(from_module(module)) == ["plain", "later", "stars", "counting", "made-v1"]
+    assert list(from_module(module)) == ["plain", "later", "stars", "chosen", "counting", "made-v1"]
 
 
 def test_they_run_like_any_other(module: types.ModuleType) -> None:
@@ -86,12 +91,15 @@ def test_they_run_like_any_other(module: types.ModuleType) -> None:
             assert await engine.call("plain", {"text": "ab"}) == "abab"
             assert await engine.call("later", {"a": {"any": None}}) == [{"any": None}, 3]
             assert await engine.call("stars") == []
+            assert await engine.call("chosen", {"mode": "a"}) == "a"
             assert await engine.call("made-v1", {"x": 4}) == 4
             for skill_id, params in [
                 ("plain", {"text": 3}),
                 ("later", {}),
                 ("later", {"a": 1, "c": 2}),
                 ("stars", {"rest": 1}),
+                ("chosen", {"mode": "c"}),
+                ("chosen", {"mode": "a", "more": 1}),
             ]:
                 assert isinstance((await engine.execute(skill_id, params)).error, InvalidParametersError)
 
@@ -120,7 +128,7 @@ def test_one_function(module: types.ModuleType) -> None:
         ("no_such_module_here", InvalidValueError, "'no_such_module_here' cannot be imported"),
         ("raises_when_imported", InvalidValueError, "it raised ZeroDivisionError"),
         ("exits_when_imported:run", InvalidValueError, "it raised SystemExit: 3"),
-        ("source_of_skills:plan", InvalidValueError, "has no 'plan'; its functions: counting, first, later"),
+        ("source_of_skills:plan", InvalidValueError, "has no 'plan'; its functions: chosen, counting, first"),
         ("source_of_skills:CONSTANT", InvalidValueError, "3 is no Python function"),
         ("source_of_skills:Kind", InvalidValueError, "Kind'> is no Python function"),
         (math.sqrt, InvalidValueError, "sqrt> is no Python function"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,24 +16,25 @@ from skilllab.stats import quantile
 
 WIDTH = 118
 _MOST_TOOLS = 12
+_MOST_TROUBLES = 14  # lines about what went wrong, so that it stays one page
 _BUSY = 0.25  # share of the processors for others, beyond which times are theirs as well
 _FEW, _NO_INTERVAL = "n too small", "no interval"
 _NEXT = "Next: "
 
 
 def page(result: TrialResult, kept: str = "") -> str:
-    """Returns the page, at most some forty lines of 118 characters. kept: where the result was stored."""
+    """Returns the page, at most 60 lines of 118 characters. kept: where the result was stored."""
     blocks = [_wrapped(_head(result)), _wrapped(_connects(result)), _apart(result), _table(result)]
-    blocks += [_wrapped(_rest(result)), _wrapped(_closing(result, kept))]
+    blocks += [[*_few(list(_troubles(result))), *_wrapped(_rest(result))], _wrapped(_closing(result, kept))]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def paragraph(result: TrialResult) -> str:
     """Returns the trial in a few sentences."""
+    found = first_finding(result)
     return (
-        f"Trial of {result.title}: {fmt.count(result.calls)} calls of {_tools(len(result.tools))} in "
-        f"{fmt.duration(result.elapsed)}, {fmt.count(result.errors)} failed. {first_finding(result).text} "
-        f"{' '.join(_next(first_finding(result)))}"
+        f"Trial of {result.title}: {fmt.several(result.calls, 'call')} of {fmt.several(len(result.tools), 'tool')} in "
+        f"{fmt.duration(result.elapsed)}, {fmt.count(result.errors)} failed. {found.text} {' '.join(_next(found))}"
     )
 
 
@@ -42,7 +43,7 @@ def _head(result: TrialResult) -> Iterator[str]:
     stopped = ", stopped by hand" if result.stopped else ""
     pings = " with the pings" if result.pings else ""
     yield (
-        f"{fmt.count(result.calls)} calls in {fmt.duration(result.elapsed)}{stopped}: one at a time, at most "
+        f"{fmt.several(result.calls, 'call')} in {fmt.duration(result.elapsed)}{stopped}: one at a time, at most "
         f"{fmt.rate(result.rate)}{pings}; nothing was tried again or answered from a cache"
     )
     if result.others is not None and result.others > _BUSY:
@@ -97,7 +98,7 @@ def _columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
 def _row(tool: ToolTrial) -> tuple[str, ...]:
     ok = tool.handled
     return (
-        tool.name if len(tool.name) <= 24 else f"{tool.name[:23]}…",
+        fmt.cut(tool.name, 24),
         fmt.count(tool.calls),
         fmt.duration(tool.first),
         *_both(ok),
@@ -121,7 +122,7 @@ def _quantile(values: npt.ArrayLike, q: float) -> str:
     return f"{fmt.duration(value)} ({fmt.interval(interval.low, interval.high, fmt.duration)})"
 
 
-def _rest(result: TrialResult) -> Iterator[str]:
+def _troubles(result: TrialResult) -> Iterator[str]:
     for tool in _shown(result):
         for kind, count in tool.errors.items():
             yield f"{tool.name}: {count} × {kind}: {tool.said(kind)}"
@@ -134,6 +135,19 @@ def _rest(result: TrialResult) -> Iterator[str]:
                 else f"{tool.cut} calls were cut off and count"
             )
             yield f"{tool.name}: {cut} as nothing"
+
+
+def _few(troubles: list[str]) -> list[str]:
+    """Returns lines for which the page has room: whole, else one for each, and how many there are beyond them."""
+    rows = _wrapped(troubles)
+    if len(rows) <= _MOST_TROUBLES:
+        return rows
+    rows = [fmt.cut(trouble, WIDTH) for trouble in troubles[:_MOST_TROUBLES]]
+    more = len(troubles) - len(rows)
+    return [*rows, *([f"and {more} more of these, which the stored result has"] if more else [])]
+
+
+def _rest(result: TrialResult) -> Iterator[str]:
     if result.memory:
         sizes = [size for _, size in result.memory]
         yield (
@@ -143,9 +157,9 @@ def _rest(result: TrialResult) -> Iterator[str]:
     if result.passed_over:
         reasons = dict.fromkeys(result.passed_over.values())
         named = {why: ", ".join(name for name, other in result.passed_over.items() if other == why) for why in reasons}
-        yield f"not called  {_cut('; '.join(f'{names} ({why})' for why, names in named.items()), 3 * WIDTH)}"
+        yield f"not called  {fmt.cut('; '.join(f'{names} ({why})' for why, names in named.items()), 3 * WIDTH)}"
     if result.problems:
-        yield f"no skills  {_cut('; '.join(result.problems), 2 * WIDTH)}"
+        yield f"no skills  {fmt.cut('; '.join(result.problems), 2 * WIDTH)}"
 
 
 def _closing(result: TrialResult, kept: str) -> Iterator[str]:
@@ -166,18 +180,10 @@ def _next(found: First) -> Iterator[str]:
         yield f"(In this command {HIDDEN} stands for secrets, which are left out: put them in again.)"
 
 
-def _wrapped(lines: Iterator[str]) -> list[str]:
+def _wrapped(lines: Iterable[str]) -> list[str]:
     """Returns the lines cut to the page's width, but a command, which is copied whole."""
     rows: list[str] = []
     for line in lines:
         cut = textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
         rows += [line] if line.startswith(_NEXT) else cut
     return rows
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _tools(count: int) -> str:
-    return f"{count} tool{'' if count == 1 else 's'}"

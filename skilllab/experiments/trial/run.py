@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from skilllab import format as fmt
 from skilllab.engine import GuardOptions, HttpOptions, LayeredExecutionEngine
 from skilllab.errors import ExecutionTimeoutError, InvalidValueError, SkilllabError
 from skilllab.experiments.loadtest.machine import Meter
@@ -30,6 +31,7 @@ _PING_EVERY = 5  # requests: one ping on four calls, and the ceiling is for both
 _FAILURES = 10  # in a row, after which a tool is left alone
 _LAST = 0.5  # s that a call may still take at the end
 _MEMORY_EVERY = 0.5  # s
+_LONGEST_MESSAGE = 200  # characters kept of an error's text
 HIGHEST_RATE = 1000.0
 
 OnProgress = Callable[[float, int, int], object]
@@ -260,7 +262,8 @@ class _Calls:
         error = "" if result.error is None else type(result.error).__name__
         self._failed = self._failed + 1 if error else 0
         if result.error is not None:
-            self.messages.setdefault(error, _line(str(result.error)))
+            line = redacted_addresses(" ".join(str(result.error).split()))
+            self.messages.setdefault(error, fmt.cut(line, _LONGEST_MESSAGE))
         if self.first is None:
             self.first, self.first_error = took - connecting, error
             return
@@ -294,8 +297,3 @@ def _size(output: Any) -> float:
         return len(json.dumps(output, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     except (TypeError, ValueError):
         return math.nan
-
-
-def _line(text: str, limit: int = 200) -> str:
-    line = redacted_addresses(" ".join(text.split()))
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

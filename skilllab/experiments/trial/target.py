@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -40,7 +40,7 @@ class Target:
     nothing: a skill of the same kind that does nothing, whose time is the noise floor. ping: returns the seconds of a round
     trip to the server that asks for nothing. pid: returns the process of a server that was started, else None.
     connects: connections made so far. problems: what its tools could not be taken as. options: of the command line, which
-    open it again besides its text: `--env NAME`, `--header NAME:VARIABLE`.
+    open it again besides its text, as whoever opened it gave them.
     """
 
     kind: Kind
@@ -79,17 +79,17 @@ async def opened(
     env: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     timeout: float = MCP_CONNECT_TIMEOUT,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Target]:
     """Opens a target, and ends what it started at the end.
 
     kind: what it is, None takes `kind_of`. env: variables for an MCP server that is started. headers: of HTTP requests.
-    timeout: seconds to connect, and as many again to list a server's tools. Raises InvalidValueError for a target that
-    cannot be one, TransportError for a server that cannot be reached or does not answer, ToolError and InvalidResponseError
-    for one that does not list its tools, InvalidDefinitionError for a function that cannot be a skill.
+    timeout: seconds to connect, and as many again to list a server's tools. options: of a command line, for the next command:
+    `--env NAME`, `--header NAME:VARIABLE`. Raises InvalidValueError for a target that cannot be one, TransportError for a
+    server that cannot be reached or does not answer, ToolError and InvalidResponseError for one that does not list its tools,
+    InvalidDefinitionError for a function that cannot be a skill.
     """
     kind = kind or kind_of(target)
-    again = [option for name in env or {} for option in ("--env", name)]
-    again += [option for name in headers or {} for option in ("--header", f"{name}:{_variable(name)}")]
     if kind not in KINDS:
         raise InvalidValueError(f"kind={kind!r} must be one of {', '.join(KINDS)}")
     if not 0 < timeout < math.inf:
@@ -97,23 +97,18 @@ async def opened(
     if not target.strip():
         raise InvalidValueError("target is empty: give package.module:function, an MCP server's command or an address")
     if kind == "module":
-        yield _module(target)
+        yield _module(target, tuple(options))
     elif kind == "mcp":
         async with await from_mcp(target, env=env, headers=headers, timeout=timeout) as source:
-            yield replace(_mcp(target, source), options=tuple(again))
+            yield _mcp(target, source, tuple(options))
     else:
         connect = await _connect_time(target, timeout)
         # what the same request costs to a server that answers at once, in a process of its own as the target is
         async with DemoProcess() as server:
-            yield replace(_http(target, headers or {}, connect, server.url), options=tuple(again))
+            yield _http(target, headers or {}, connect, server.url, tuple(options))
 
 
-def _variable(header: str) -> str:
-    """Returns the name of an environment variable for a header's value, which itself is told to nobody."""
-    return re.sub(r"\W", "_", header).upper()
-
-
-def _module(target: str) -> Target:
+def _module(target: str, options: tuple[str, ...]) -> Target:
     begin = time.perf_counter()
     source: ModuleSource = from_module(target)
     connect = time.perf_counter() - begin
@@ -139,10 +134,11 @@ def _module(target: str) -> Target:
         connect=connect,
         connecting="import of the module",
         nothing=_doing_nothing(like),
+        options=options,
     )
 
 
-def _mcp(target: str, source: McpSource) -> Target:
+def _mcp(target: str, source: McpSource, options: tuple[str, ...]) -> Target:
     said = " ".join(part for part in (source.name, source.version) if part) or "a server without a name"
     started = source.pid is not None
     return Target(
@@ -158,10 +154,11 @@ def _mcp(target: str, source: McpSource) -> Target:
         pid=lambda: source.pid,
         connects=source.connects,
         problems=source.problems,
+        options=options,
     )
 
 
-def _http(target: str, headers: Mapping[str, str], connect: float, floor: str) -> Target:
+def _http(target: str, headers: Mapping[str, str], connect: float, floor: str, options: tuple[str, ...]) -> Target:
     try:
         definition = http_skill(id="GET", url=target, headers=headers)
     except InvalidDefinitionError as error:
@@ -178,6 +175,7 @@ def _http(target: str, headers: Mapping[str, str], connect: float, floor: str) -
         connect=connect,
         connecting="connection" if parts.scheme == "http" else "connection and TLS",
         nothing=http_skill(id=_NOTHING, url=f"{floor}/users/1"),
+        options=options,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from skilllab.experiments.trial import ToolTrial
 from skilllab.experiments.trial.page import WIDTH, page
@@ -39,13 +40,34 @@ def test_tools_that_fail_are_on_the_page() -> None:
 
 
 def test_the_page_is_one_page() -> None:
-    """Forty tools, each with errors, and long reasons make at most 60 lines of 118 characters, the command apart."""
-    many = tuple(ToolTrial(f"a_tool_with_a_rather_long_name_{number}", {}, first=0.1) for number in range(40))
-    errors = {"tools": many, "passed_over": {f"tool_{number}": "because of this or that" for number in range(40)}}
-    lines = page(trial_of(STEADY, **errors), "Kept as run 1").split("\n")
+    """Forty tools, each with errors of three kinds, and all else that a page may have make at most 60 lines of 118 characters.
+
+    The command, which is copied whole, is apart.
+    """
+    messages = dict.fromkeys(MESSAGES, "no tea " * 28)  # as long as a trial keeps them
+    bad: dict[str, Any] = {
+        "params": {"token": "hidden"},
+        "first": 0.1,
+        "first_error": "ToolError",
+        "messages": messages,
+        "gave_up": True,
+    }
+    kinds = ("ExecutionTimeoutError", "ServerLostError")
+    columns: dict[str, Any] = dict.fromkeys(("at", "late", "queue", "handler", "size"), (0.1, 0.1))
+    names = [f"a_tool_with_a_rather_long_name_{number}" for number in range(40)]
+    many = tuple(ToolTrial(name, error=kinds, cut=2, **columns, **bad) for name in names)
+    rest: dict[str, Any] = {
+        "passed_over": dict.fromkeys(names, "because of this or that"),
+        "problems": names,
+        "others": 0.5,
+    }
+    rest |= {"reconnects": (1.0,) * 5, "pings": (0.1,) * 5, "memory": ((0.0, 5),), "target": "server --token hidden"}
+    lines = page(trial_of([], tools=many, **rest), "Kept as run 1").split("\n")
     assert len(lines) <= 60
     assert max(len(line) for line in lines if not line.startswith("Next: ")) <= WIDTH
-    assert "28 more" in "\n".join(lines)
+    assert "and 28 more, which the stored result has" in lines
+    assert "and 46 more of these, which the stored result has" in lines  # five of each of twelve tools, and room for 14
+    assert len([line for line in lines if "ToolError: no tea" in line and line.endswith("…")]) == 3
 
 
 def test_too_few_values_are_said_and_not_guessed() -> None:
