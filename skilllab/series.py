@@ -16,39 +16,37 @@ import numpy as np
 import numpy.typing as npt
 
 from skilllab.errors import InvalidValueError
-from skilllab.stats import Array, Interval, smallest_n
+from skilllab.stats import Array, Interval, smallest_n, wilson
 
-BATCHES = 20
-"""Batches of the batch means: fewer know their own spread badly, more are too short to forget one another."""
-
-ENOUGH = 50
-"""Effective values at least: below, the autocorrelation time is guessed too short as often as not (Sokal 1997)."""
-
+_BATCHES = 20  # of the batch means: fewer know their own spread badly, more are too short to forget one another
+_ENOUGH = 50  # effective values at least: below, the time is guessed too short as often as not (Sokal 1997)
 _PER_DEGREE = 10  # effective values that make one degree of freedom of the estimated autocorrelation time
 _CONSTANT = 1e-24  # of the mean's square: a variance below is rounding
 
 
-def quantile_interval(values: npt.ArrayLike, q: float, confidence: float = 0.95) -> Interval | None:
+def quantile_interval(
+    values: npt.ArrayLike, q: float, confidence: float = 0.95, *, time: float | None = None
+) -> Interval | None:
     """Returns the interval of the `q`-quantile of values in the order of time, None where they are too few.
 
-    Too few are fewer effective values than `enough(q)`. The share of values below the quantile has Wilson's interval
-    (1927) with the effective size for n and Student's t for what that size is uncertain (after Korn and Graubard 1998);
-    its ends are read off the ordered values.
+    time: the values' autocorrelation time where it is known, which spares half of the work. Too few are fewer effective
+    values than `enough(q)`. The share of values below the quantile has Wilson's interval (1927) with the effective size for n
+    and Student's t for what that size is uncertain (after Korn and Graubard 1998); its ends are read off the ordered values.
     """
     series = _series(values)
-    size = effective_size(series, q)
+    size = effective_size(series, q, time=time)
     if size < enough(q, confidence):
         return None
-    low, high = _wilson(q, size, confidence)
+    low, high = wilson(q, size, student(confidence, size / _PER_DEGREE))
     ends = np.quantile(series, [low, high])
     return Interval(float(ends[0]), float(ends[1]), confidence)
 
 
-def mean_interval(values: npt.ArrayLike, confidence: float = 0.95) -> Interval | None:
-    """Returns the interval of the mean of values in the order of time, None below 50 effective values."""
+def mean_interval(values: npt.ArrayLike, confidence: float = 0.95, *, time: float | None = None) -> Interval | None:
+    """Returns the interval of the mean of values in the order of time, None below 50 effective values; time: as above."""
     series = _series(values)
-    mean, size = float(series.mean()), effective_size(series)
-    if size < ENOUGH:
+    mean, size = float(series.mean()), effective_size(series, time=time)
+    if size < _ENOUGH:
         return None
     half = student(confidence, size / _PER_DEGREE) * float(series.std()) / math.sqrt(size)
     return Interval(mean - half, mean + half, confidence)
@@ -61,16 +59,16 @@ def proportion_interval(flags: npt.ArrayLike, confidence: float = 0.95) -> Inter
     """
     series = _series(np.asarray(flags, dtype=np.float64))
     share, size = float(series.mean()), effective_size(series)
-    if size < ENOUGH:
+    if size < _ENOUGH:
         return None
-    low, high = _wilson(share, size, confidence)
+    low, high = wilson(share, size, student(confidence, size / _PER_DEGREE))
     return Interval(0.0 if share == 0 else low, 1.0 if share == 1 else high, confidence)
 
 
-def effective_size(values: npt.ArrayLike, q: float | None = None) -> float:
+def effective_size(values: npt.ArrayLike, q: float | None = None, *, time: float | None = None) -> float:
     """Returns how many independent values tell as much about the mean, or about the `q`-quantile, as these do."""
     series = _series(values)
-    times = [autocorrelation_time(series)]
+    times = [autocorrelation_time(series) if time is None else time]
     if q is None:
         times.append(_batch_time(series))
     else:
@@ -84,7 +82,7 @@ def enough(q: float, confidence: float = 0.95) -> int:
 
     It is twice what independent values would need, since the size itself is estimated, and never below 50.
     """
-    return max(ENOUGH, 2 * smallest_n(q, confidence))
+    return max(_ENOUGH, 2 * smallest_n(q, confidence))
 
 
 def autocorrelation_time(values: npt.ArrayLike) -> float:
@@ -96,11 +94,11 @@ def autocorrelation_time(values: npt.ArrayLike) -> float:
     series = _series(values)
     centred = series - series.mean()
     n = len(series)
+    if n < 2 or float(centred @ centred) <= _CONSTANT * n * max(1.0, float(np.mean(series)) ** 2):
+        return 1.0
     length = 1 << (2 * n - 1).bit_length()
     spectrum = np.fft.rfft(centred, length)
     covariance = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, length)[: n - n % 2]
-    if n < 2 or covariance[0] <= _CONSTANT * n * max(1.0, float(np.mean(series)) ** 2):
-        return 1.0
     pairs = covariance.reshape(-1, 2).sum(axis=1) / covariance[0]
     negative = np.flatnonzero(pairs <= 0)
     positive = pairs[: negative[0]] if len(negative) else pairs
@@ -109,19 +107,11 @@ def autocorrelation_time(values: npt.ArrayLike) -> float:
 
 def _batch_time(series: Array) -> float:
     """Returns the autocorrelation time that the spread of batch means shows."""
-    length, spread = len(series) // BATCHES, float(series.var())
+    length, spread = len(series) // _BATCHES, float(series.var())
     if length < 2 or spread <= _CONSTANT * max(1.0, float(series.mean()) ** 2):
         return 1.0
-    means = series[: length * BATCHES].reshape(BATCHES, length).mean(axis=1)
+    means = series[: length * _BATCHES].reshape(_BATCHES, length).mean(axis=1)
     return length * float(means.var(ddof=1)) / spread
-
-
-def _wilson(share: float, size: float, confidence: float) -> tuple[float, float]:
-    t = student(confidence, size / _PER_DEGREE)
-    weight = t * t / size
-    middle = (share + weight / 2) / (1 + weight)
-    half = t * math.sqrt(share * (1 - share) / size + weight / (4 * size)) / (1 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def student(confidence: float, degrees: float) -> float:

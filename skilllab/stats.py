@@ -129,12 +129,16 @@ def proportion_interval(successes: int, trials: int, confidence: float = 0.95) -
     """Returns the interval of a share of independent trials (Wilson 1927); it holds for 0 and for all successes."""
     if trials < 1 or not 0 <= successes <= trials:
         raise InvalidValueError(f"successes(={successes}) must be 0 to trials(={trials}), and trials at least 1")
-    z = NormalDist().inv_cdf(1 - _tail(confidence))
-    share, weight = successes / trials, z * z / trials
+    low, high = wilson(successes / trials, trials, NormalDist().inv_cdf(1 - _tail(confidence)))
+    return Interval(0.0 if successes == 0 else low, 1.0 if successes == trials else high, confidence)
+
+
+def wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    """Returns Wilson's interval (1927) of a share of `n` independent trials, `z` standard errors wide on each side."""
+    weight = z * z / n
     middle = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / trials + weight / (4 * trials)) / (1 + weight)
-    low = 0.0 if successes == 0 else middle - half
-    return Interval(low, 1.0 if successes == trials else middle + half, confidence)
+    half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired_bootstrap(

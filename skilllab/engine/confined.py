@@ -9,8 +9,8 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from skilllab.engine.functions import FunctionOptions
 
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes})
+_EVERYWHERE = {"skilllab", "__main__", *sys.stdlib_module_names}  # what others have, or cloudpickle sends by itself
 
 
 class ConfinedFunctions:
@@ -136,21 +137,42 @@ def reference_of(function: Callable[..., Any]) -> str:
     return f"{module}:{name}"
 
 
-def _pickled(function: Callable[..., Any], skill_id: str) -> bytes:
-    module = sys.modules.get(getattr(function, "__module__", ""))
-    by_value = module is not None and module.__name__ not in ("__main__", *cloudpickle.list_registry_pickle_by_value())
+@contextmanager
+def by_value(functions: Iterable[Any]) -> Iterator[None]:
+    """Has cloudpickle send the modules of functions by value, where another process cannot import them by their names.
+
+    Of a partial, a method and an object that can be called it is the module of the plain function in it.
+    """
+    plain = [each for each in map(_plain, functions) if inspect.isfunction(each) and not reference_of(each)]
+    names = {each.__module__ for each in plain} - cloudpickle.list_registry_pickle_by_value()
+    here = [name for name in names if name in sys.modules and name.partition(".")[0] not in _EVERYWHERE]
+    modules = [sys.modules[name] for name in here]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
     try:
-        if by_value:
-            cloudpickle.register_pickle_by_value(module)
-        pickled: bytes = cloudpickle.dumps(function)
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _plain(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.ismethod(function):
+        return function.__func__
+    return function if inspect.isfunction(function) else getattr(type(function), "__call__", None)  # noqa: B004 - it itself
+
+
+def _pickled(function: Callable[..., Any], skill_id: str) -> bytes:
+    try:
+        with by_value([function]):
+            pickled: bytes = cloudpickle.dumps(function)
     except Exception as error:
         raise HandlerNotRunnableError(
             f"{skill_id}: its function cannot travel to a worker, where its limits would be held: "
             f"{type(error).__name__}: {error}; let it make what it needs itself, or put it into a module"
         ) from error
-    finally:
-        if by_value:
-            cloudpickle.unregister_pickle_by_value(module)
     return pickled
 
 

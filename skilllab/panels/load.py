@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,13 +17,12 @@ from skilllab.experiments.loadtest.child import run_in_child
 from skilllab.experiments.loadtest.live import Live, View
 from skilllab.experiments.loadtest.records import Progress
 from skilllab.experiments.loadtest.scenario import Params, counted, positive
-from skilllab.experiments.loadtest.slo import parse_slo
+from skilllab.experiments.loadtest.slo import parse_slo, worst
 from skilllab.panels.controls import Control, durations, named, steps, text, whole_numbers
 from skilllab.panels.load_picture import LoadDrawing
 from skilllab.panels.measuring import MeasuringPanel
 from skilllab.panels.picture import Picture
 
-_FRAME = 0.12  # s between two pictures of a run: 8 a second are as many as an eye follows
 _WARMUP, _LONGEST_WARMUP = 0.1, 1.0  # of a test, and s at most, that are kept apart
 _STEPS = 5
 MODELS = {
@@ -37,8 +35,6 @@ MODELS = {
     "closed": "who wait for their answers",
 }
 """Every arrival model of the panel, and how its load is meant."""
-
-_ORDER = ("fail", "inconclusive", "pass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +126,6 @@ class LoadPanel(MeasuringPanel[Setting, Found]):
         self._view: View | None = None
         self._live: Live | None = None
         self._fitted: Setting | None = None
-        self._drawn = 0.0
         counted("load", load, "requests a second, or users")
         positive("duration", duration, "seconds")
         _checked(slo)
@@ -209,10 +204,7 @@ class LoadPanel(MeasuringPanel[Setting, Found]):
         self._view = self._live.take(requests, elapsed)
         whole = self._running.duration
         self._show_progress("Stop", f"{min(elapsed, whole):.1f} of {_time(whole)}", min(1.0, elapsed / whole))
-        now = time.monotonic()
-        if now - self._drawn >= _FRAME:
-            self._drawn = now
-            self._changed()
+        self._changed()
 
 
 _NOTE = (
@@ -228,12 +220,12 @@ def _title(view: View | None, found: Found | None) -> str:
     measured = f"p95 {fmt.duration(p95)}" if not math.isnan(p95) else _count(view.finished)
     if found is None:
         return f"So far {measured}"
-    if found.result.verdict is None:
+    judged = worst(found.result.judgements)
+    if judged is None:
         return measured.capitalize()
-    worst = min(found.result.judgements, key=lambda each: _ORDER.index(each.outcome))
-    number = worst.value is not None and math.isfinite(worst.value)
-    measured = f"measured {worst.shown}" if number else worst.shown
-    return f"{worst.outcome.capitalize()}: {worst.condition}, {measured}"
+    number = judged.value is not None and math.isfinite(judged.value)
+    measured = f"measured {judged.shown}" if number else judged.shown
+    return f"{judged.outcome.capitalize()}: {judged.condition}, {measured}"
 
 
 def _words(setting: Setting, view: View | None, found: Found | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import pickle
 import sys
@@ -13,13 +12,11 @@ from typing import Any
 
 import cloudpickle
 
-from skilllab.engine.confined import reference_of
+from skilllab.engine.confined import by_value
 from skilllab.errors import InvalidValueError, SkilllabError
 from skilllab.experiments.benchmark.arms import Arm
 from skilllab.experiments.benchmark.runs import Run
 from skilllab.programs.values import Values
-
-_OURS = "skilllab"
 
 
 def packed(arms: Mapping[str, Arm]) -> bytes:
@@ -27,30 +24,15 @@ def packed(arms: Mapping[str, Arm]) -> bytes:
 
     The modules of functions that cannot be imported there by their names (of a notebook, say) travel by value.
     """
-    named = {
-        function.__module__
-        for arm in arms.values()
-        for function in (arm.call, arm.setup, arm.reset, arm.teardown)
-        if inspect.isfunction(function) and not reference_of(function)
-    }
-    known = cloudpickle.list_registry_pickle_by_value()
-    travelling = [
-        sys.modules[name]
-        for name in named - known
-        if name in sys.modules and name.partition(".")[0] not in (_OURS, "__main__", *sys.stdlib_module_names)
-    ]
-    for module in travelling:
-        cloudpickle.register_pickle_by_value(module)
+    functions = [each for arm in arms.values() for each in (arm.call, arm.setup, arm.reset, arm.teardown)]
     try:
-        data: bytes = cloudpickle.dumps(dict(arms))
+        with by_value(functions):
+            data: bytes = cloudpickle.dumps(dict(arms))
     except Exception as error:
         raise InvalidValueError(
             f"arms {', '.join(map(repr, arms))} cannot travel to a fresh process: {type(error).__name__}: {error}; "
             "make what they need in `Arm(setup=...)`"
         ) from error
-    finally:
-        for module in travelling:
-            cloudpickle.unregister_pickle_by_value(module)
     return data
 
 

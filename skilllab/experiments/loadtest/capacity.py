@@ -17,12 +17,13 @@ from skilllab.engine import LayeredExecutionEngine
 from skilllab.errors import InvalidValueError
 from skilllab.experiments.loadtest.child import Child
 from skilllab.experiments.loadtest.edge import checked_condition
+from skilllab.experiments.loadtest.metrics import known
 from skilllab.experiments.loadtest.probing import OnProbe, Target, explore
 from skilllab.experiments.loadtest.scenario import Abort, Params, Scenario, Stage, positive
-from skilllab.experiments.loadtest.search import Probe, Search, summarised
-from skilllab.experiments.loadtest.slo import WITHOUT_END, parse_slo
+from skilllab.experiments.loadtest.search import Probe, Search, lateness, summarised
+from skilllab.experiments.loadtest.slo import WITHOUT_END, parse_slo, plain
 from skilllab.model import ResourceLimits
-from skilllab.stats import Interval, smallest_n
+from skilllab.stats import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,8 +76,8 @@ class CapacityResult:
         near = [probe.late for probe in self.probes if probe.phase == "edge" and probe.late > _LATE]
         if near:
             found.append(
-                f"The generator was late by {self._lateness()} in up to {fmt.ratio(max(near))} of a probe's requests, so that "
-                f"its own limit is part of the answer: {self._room()}."
+                f"The generator was late by {self._lateness()} or more in up to {fmt.ratio(max(near))} of a probe's requests, "
+                f"so that its own limit is part of the answer: {self._room()}."
             )
         if self.needed == math.inf:
             found.append(self._outrun())
@@ -113,8 +114,7 @@ class CapacityResult:
         )
 
     def _lateness(self) -> str:
-        bounded = any(condition.kind == "duration" for condition in parse_slo(self.slo))
-        return "half the bound" if bounded else "10 ms"
+        return fmt.trimmed(fmt.duration(lateness(parse_slo(self.slo))))
 
     def _room(self) -> str:
         apart = self.scenario.get("where") == "process"
@@ -141,7 +141,10 @@ class CapacityResult:
                 "seconds": probe.seconds,
                 "elapsed": probe.elapsed,
                 "requests": probe.requests,
-                **{str(each): _known(each, probe, got) for each, got in zip(conditions, probe.values, strict=True)},
+                **{
+                    str(each): known(each, probe.requests, got)
+                    for each, got in zip(conditions, probe.values, strict=True)
+                },
                 "holds": probe.holds,
                 "phase": probe.phase,
                 "late": probe.late,
@@ -180,23 +183,8 @@ class CapacityResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result as plain JSON values; an infinite number is the text "inf", one that is none is None."""
-        values = {
-            "version": _VERSION,
-            "slo": self.slo,
-            "low": self.low,
-            "high": self.high,
-            "at": self.at,
-            "needed": self.needed,
-            "precision": self.precision,
-            "seconds": self.seconds,
-            "probes": [asdict(probe) for probe in self.probes],
-            "scenario": dict(self.scenario),
-            "stopped": self.stopped,
-            "at_least": self.at_least,
-            "ended": self.ended,
-        }
-        plain: dict[str, Any] = _plain(values)
-        return plain
+        values: dict[str, Any] = plain({"version": _VERSION, **asdict(self)})
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CapacityResult:
@@ -300,11 +288,6 @@ def _hopeless(alone: Probe, conditions: tuple[Condition, ...]) -> bool:
     return any(load >= most for load, most in zip(alone.loads, least, strict=True))
 
 
-def _known(condition: Condition, probe: Probe, got: float) -> float:
-    few = condition.q is not None and probe.requests < smallest_n(condition.q)
-    return math.nan if few else got
-
-
 def _seen_alone(condition: Condition, got: float, load: float) -> str:
     """Says what a condition met with one request at a time: of a quantile the share beyond, as the requests are few."""
     if math.isinf(got):
@@ -312,14 +295,6 @@ def _seen_alone(condition: Condition, got: float, load: float) -> str:
     if condition.q is not None:
         return f"{fmt.ratio(load, 0)} of the responses miss {condition.sense} {fmt.trimmed(condition.show(condition.bound))}"
     return f"{condition.metric} is {condition.show(got)}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return None if math.isnan(value) else "inf" if math.isinf(value) else float(value)
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _number(value: Any) -> float:

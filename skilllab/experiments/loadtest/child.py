@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +23,7 @@ from typing import Any, Self
 import cloudpickle
 
 from skilllab.engine import LayeredExecutionEngine
-from skilllab.engine.confined import reference_of
+from skilllab.engine.confined import by_value
 from skilllab.engine.workers.rooms import PACKAGE
 from skilllab.errors import InvalidValueError, SkilllabError, WorkerLostError
 from skilllab.experiments.loadtest.generator import Ending
@@ -241,7 +241,7 @@ async def _packed(engine: LayeredExecutionEngine, scenario: Scenario) -> bytes:
         options = options._replace(functions=replace(options.functions, pools=FrozenDict()))
     keeps = None if engine.results is None else engine.results.max_size
     try:
-        with _by_value(functions):
+        with by_value(functions):
             pickled: bytes = cloudpickle.dumps((definition, options, keeps, scenario))
     except Exception as error:
         raise InvalidValueError(
@@ -249,21 +249,6 @@ async def _packed(engine: LayeredExecutionEngine, scenario: Scenario) -> bytes:
             f"cannot: {type(error).__name__}: {error}; let the function make what it needs itself"
         ) from error
     return pickled
-
-
-@contextlib.contextmanager
-def _by_value(functions: Iterable[Any]) -> Iterator[None]:
-    """Has the modules of functions pickled by value where another process could not import them."""
-    known = {"__main__", *cloudpickle.list_registry_pickle_by_value()}
-    named = {getattr(function, "__module__", None) for function in functions if not reference_of(function)}
-    modules = [sys.modules[name] for name in named - known if name in sys.modules]
-    for module in modules:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        for module in modules:
-            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _error(said: Any) -> BaseException:

@@ -65,14 +65,18 @@ def known_quantile(values: Array, q: float) -> float:
 
 def value(condition: Condition, response: Array) -> float:
     """Returns the metric as a result may show it: nan where the values are too few for the quantile."""
-    few = condition.q is not None and len(response) < smallest_n(condition.q)
-    return math.nan if few else metric(condition, response)
+    return known(condition, len(response), metric(condition, response))
 
 
-def interval(condition: Condition, response: Array) -> Interval | None:
+def known(condition: Condition, requests: int, got: float) -> float:
+    """Returns a metric over so many requests, nan where they are too few for the quantile that it is."""
+    return math.nan if condition.q is not None and requests < smallest_n(condition.q) else got
+
+
+def interval(condition: Condition, response: Array, time: float | None = None) -> Interval | None:
     """Returns the 95 % interval of the metric, None where the test was too short for one; what is exact has no width.
 
-    Exact are a maximum, and a mean over requests of which one has no end.
+    Exact are a maximum, and a mean over requests of which one has no end. time: the autocorrelation time where it is known.
     """
     if not len(response):
         return None
@@ -80,14 +84,14 @@ def interval(condition: Condition, response: Array) -> Interval | None:
         return series.proportion_interval(np.isinf(response))
     if condition.q is not None:
         finite, top = _finite(response)
-        found = series.quantile_interval(finite, condition.q)
+        found = series.quantile_interval(finite, condition.q, time=time)
         if found is None:
             return None
         low, high = _unbounded([found.low, found.high], top)
         return Interval(low, high, found.confidence)
     most = metric(condition, response)
     if condition.metric == "mean" and math.isfinite(most):
-        return series.mean_interval(response)
+        return series.mean_interval(response, time=time)
     return Interval(most, most, 1.0)
 
 

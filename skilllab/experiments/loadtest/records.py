@@ -234,8 +234,8 @@ class Columns(NamedTuple):
         """Returns how often each kind of error came, the most frequent first."""
         return dict(Counter(self.error[~self.ok].tolist()).most_common())
 
-    def where(self, wanted: Flags | Numbers) -> Columns:
-        """Returns the rows that a mask or an index picks."""
+    def where(self, wanted: Flags | Numbers | slice) -> Columns:
+        """Returns the rows that a mask, an index or a slice picks."""
         return Columns(*[column[wanted] for column in self])  # type: ignore[arg-type]  # each column keeps its kind
 
 

@@ -122,23 +122,25 @@ class LoadTestResult:
         """Returns the 95 % interval of a percentile of the response time, None where the test was too short for one."""
         q = _share(percent)
         if q not in self._intervals:
-            self._intervals[q] = series.quantile_interval(self.responses, q) if len(self.responses) else None
+            self._intervals[q] = (
+                series.quantile_interval(self.responses, q, time=self._time) if len(self.responses) else None
+            )
         return self._intervals[q]
 
     @cached_property
     def average_interval(self) -> Interval | None:
         """The 95 % interval of the mean response time, None where the test was too short for one."""
-        return series.mean_interval(self.responses) if len(self.responses) else None
+        return series.mean_interval(self.responses, time=self._time) if len(self.responses) else None
 
     @property
     def timeline(self) -> pd.DataFrame:
         """One row a second of the whole test: see `tables.timeline`."""
-        return tables.timeline(self.scenario, self.requests, self.ending.seconds)
+        return tables.timeline(self)
 
     @property
     def stages(self) -> pd.DataFrame:
         """One row a stage: see `tables.stages`."""
-        return tables.stages(self.scenario, self.requests, self.ending.seconds)
+        return tables.stages(self)
 
     # what it means
 
@@ -254,6 +256,11 @@ class LoadTestResult:
     # inside
 
     @cached_property
+    def _time(self) -> float:
+        """The autocorrelation time of the responses, in numbers of them."""
+        return series.autocorrelation_time(self.responses)
+
+    @cached_property
     def _intervals(self) -> dict[float, Interval | None]:
         return {}
 
@@ -279,7 +286,9 @@ class LoadTestResult:
             found = [judge(condition, self.rate, self._rate_interval)]
         else:
             found = [
-                judge(condition, metrics.value(condition, each), metrics.interval(condition, each))
+                judge(
+                    condition, metrics.value(condition, each), metrics.interval(condition, each, self._known_time(each))
+                )
                 for each in self._responses(condition)
             ]
         first, outcomes = found[0], {each.outcome for each in found}
@@ -299,6 +308,10 @@ class LoadTestResult:
             over = waited > (condition.bound if condition.q is not None or condition.metric == "max" else math.inf)
             lost.insert(0, np.concatenate((dropped, unfinished[over])))
         return tuple(metrics.answers(self.measured, each).response for each in lost)
+
+    def _known_time(self, responses: Array) -> float | None:
+        """Returns the autocorrelation time of what was answered where all succeeded, and has been measured with them."""
+        return self._time if len(responses) and np.array_equal(responses, self.responses) else None
 
     def _lost(self, which: str) -> int:
         _, _, warm = self.requests.lost(which)

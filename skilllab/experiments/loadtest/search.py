@@ -48,8 +48,8 @@ class Probe:
 
     rate: of arrivals, 1/s. seconds: in which they came. elapsed: until the last of them had its end. requests: that
     count, after the first quarter. loads: of each condition, see `edge.load`. values: of each condition's metric, however
-    few the requests. phase: "alone", "bracket" or "edge". late: share of requests that the generator sent late, by half of
-    the latency bound, or by 10 ms where there is none. lost: how the process of the load test ended by itself, "" where it
+    few the requests. phase: "alone", "bracket" or "edge". late: share of requests that the generator sent late, by
+    `lateness` or more. lost: how the process of the load test ended by itself, "" where it
     did not; such a probe is broken, whatever was answered before.
     """
 
@@ -105,7 +105,7 @@ def summarised(conditions: Sequence[Condition], rate: float, seconds: float, see
     shares = [got / target(condition) for got, condition in zip(loads, conditions, strict=True)]
     late = 0.0
     if seen.lag is not None and len(response):
-        late = float((seen.lag[counts] >= (_latency_bound(conditions) / 2 or _LAG)).mean())
+        late = float((seen.lag[counts] >= lateness(conditions)).mean())
     return Probe(
         rate,
         seconds,
@@ -119,6 +119,11 @@ def summarised(conditions: Sequence[Condition], rate: float, seconds: float, see
         late,
         seen.lost,
     )
+
+
+def lateness(conditions: Sequence[Condition]) -> float:
+    """Returns the seconds by which a request is late: half of the latency bound, or 10 ms where there is none."""
+    return _latency_bound(conditions) / 2 or _LAG
 
 
 def _latency_bound(conditions: Sequence[Condition]) -> float:
@@ -253,7 +258,7 @@ class Search:
         probes = self._edge_probes()
         if not probes:
             return
-        if self._same(probes):
+        if len({probe.holds for probe in probes}) == 1:
             self._centre *= math.exp((0.7 if probes[0].holds else -0.7) * self._spread)
             return
         fitted = [found for found in self._edges(rough=True) if found is not None]
@@ -264,9 +269,6 @@ class Search:
             self._spread = min(max(_REACH / binding.slope, _NARROWEST), _WIDEST)
 
     # what they say
-
-    def _same(self, probes: list[Probe]) -> bool:
-        return len({probe.holds for probe in probes}) == 1
 
     def _edge_probes(self) -> list[Probe]:
         """The probes that count: those at the edge, without the short ones of early rounds."""

@@ -19,6 +19,7 @@ from skilllab.stats import Interval
 Outcome = Literal["pass", "fail", "inconclusive"]
 TOO_FEW = "n too small"
 WITHOUT_END = "without end"
+_SEVERITY: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Judgement:
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, of which `from_json` makes the judgement again; an infinite number is the text "inf"."""
         interval = self.interval
-        ends = None if interval is None else [_plain(interval.low), _plain(interval.high), interval.confidence]
-        return {"condition": str(self.condition), "value": _plain(self.value), "interval": ends}
+        ends = None if interval is None else [plain(interval.low), plain(interval.high), interval.confidence]
+        return {"condition": str(self.condition), "value": plain(self.value), "interval": ends}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Judgement:
@@ -102,11 +103,19 @@ def judge(condition: Condition, value: float | None, interval: Interval | None) 
 
 def overall(judgements: Iterable[Judgement]) -> Outcome:
     """Returns the verdict on all conditions: one that fails fails all, one that is inconclusive keeps all from passing."""
-    outcomes = {judgement.outcome for judgement in judgements}
-    if "fail" in outcomes:
-        return "fail"
-    return "pass" if outcomes == {"pass"} else "inconclusive"
+    found = worst(judgements)
+    return "inconclusive" if found is None else found.outcome
 
 
-def _plain(value: float | None) -> float | str | None:
-    return "inf" if value == math.inf else value
+def worst(judgements: Iterable[Judgement]) -> Judgement | None:
+    """Returns the first judgement that fails, else the first that is inconclusive, else the first; None of none."""
+    return min(judgements, key=lambda each: _SEVERITY.index(each.outcome), default=None)
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON has it: an infinite number is the text "inf", one that is none is None."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else "inf" if math.isinf(value) else float(value)
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -13,8 +13,8 @@ from skilllab import series
 from skilllab.experiments.loadtest.arrivals import cumulative
 from skilllab.experiments.loadtest.metrics import known_quantile
 from skilllab.experiments.loadtest.open_client import OpenClient
-from skilllab.experiments.loadtest.records import Columns, Requests
-from skilllab.experiments.loadtest.scenario import Scenario, Stage
+from skilllab.experiments.loadtest.records import Columns
+from skilllab.experiments.loadtest.scenario import Stage
 from skilllab.experiments.loadtest.slo import TOO_FEW
 from skilllab.stats import Array, Interval
 
@@ -31,7 +31,7 @@ _STAGES = (
 )
 
 
-def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFrame:
+def timeline(result: LoadTestResult) -> pd.DataFrame:
     """Returns one row a second of the test, the warm-up among them.
 
     Columns: second (its begin), stage, warm; due, started, finished, failed, dropped (requests in it); in_flight (at its
@@ -39,15 +39,14 @@ def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFra
     """
     import pandas as pd
 
-    columns = requests.columns()
-    dropped, unfinished = requests.lost("dropped")[0], requests.lost("unfinished")[0]
+    scenario, columns, until = result.scenario, result.finished, result.ending.seconds
+    dropped, unfinished = result.requests.lost("dropped")[0], result.requests.lost("unfinished")[0]
     edges = np.arange(math.ceil(until) + 1, dtype=np.float64) if until > 0 else np.zeros(1)
     begins = edges[:-1]
     due = _counts(edges, columns.intended, dropped, unfinished)
     gone = _counts(edges, columns.end, dropped)
-    order = np.argsort(columns.intended, kind="stable")
-    cuts = np.searchsorted(columns.intended[order], edges)
-    seconds = [columns.where(order[begin:end]) for begin, end in pairwise(cuts.tolist())]
+    cuts = np.searchsorted(columns.intended, edges)
+    seconds = [columns.where(slice(begin, end)) for begin, end in pairwise(cuts.tolist())]
     answered = [second.response[second.ok] for second in seconds]
     return pd.DataFrame(
         {
@@ -66,7 +65,7 @@ def timeline(scenario: Scenario, requests: Requests, until: float) -> pd.DataFra
     )
 
 
-def stages(scenario: Scenario, requests: Requests, until: float) -> pd.DataFrame:
+def stages(result: LoadTestResult) -> pd.DataFrame:
     """Returns one row a stage, of its requests after the warm-up.
 
     Columns: stage, name, begin, end (s), offered (requests a second that were meant to begin, NaN when closed),
@@ -75,9 +74,8 @@ def stages(scenario: Scenario, requests: Requests, until: float) -> pd.DataFrame
     """
     import pandas as pd
 
-    columns = requests.columns()
-    columns = columns.where(np.argsort(columns.intended, kind="stable"))
-    lost = {which: requests.lost(which) for which in ("dropped", "unfinished")}
+    scenario, columns, until = result.scenario, result.finished, result.ending.seconds
+    lost = {which: result.requests.lost(which) for which in ("dropped", "unfinished")}
     rows = []
     for number, stage in enumerate(scenario.stages):
         begin = max(scenario.bounds[number], scenario.warmup)

@@ -179,11 +179,11 @@ def result_of(**changes: Any) -> CapacityResult:
 def test_a_late_generator_is_advised_by_where_it_runs() -> None:
     """A process of its own is advised to whoever has none yet; without a latency bound, late is 10 ms."""
     here, apart = result_of(), result_of(scenario={"where": "process"})
-    assert "by half the bound in up to 20.0 % of a probe's requests" in str(here)
+    assert "late by 25 ms or more in up to 20.0 % of a probe's requests" in str(here)
     assert 'use where="process"' in str(here)
     assert "where=" not in str(apart)
     assert "end what else runs here" in str(apart)
-    assert "late by 10 ms in up to" in str(result_of(slo="errors < 1 %"))
+    assert "late by 10 ms or more in up to" in str(result_of(slo="errors < 1 %"))
 
 
 def good(rate: float, seconds: float, lag: float = 0.0) -> Observation:
