@@ -345,7 +345,7 @@ def test_in_a_process_of_its_own() -> None:
         await registry.register(skill(id="target", max_concurrency=1)(serving).definition)
         async with LayeredExecutionEngine(registry) as engine:
             return await find_capacity(
-                engine, "target", {"number": 1}, slo="p95 < 50 ms", duration=6.0, where="process"
+                engine, "target", {"number": 1}, slo="p95 < 50 ms", duration=3.0, where="process"
             )
 
     result = asyncio.run(main())

@@ -121,18 +121,46 @@ async def test_requests_come_back_with_their_errors() -> None:
     assert result.ending.apart
 
 
+def numbered(number: int, home: int) -> dict[str, int]:
+    return {"number": number, "home": home + OFFSET - OFFSET}
+
+
+@in_loop
+async def test_parameters_may_be_a_partial() -> None:
+    """The function in a partial of this module travels with the globals that it reads."""
+    async with engine_of(elsewhere) as engine:
+        result = await run_in_child(engine, scenario("elsewhere", functools.partial(numbered, home=HOME)))
+    errors = result.requests.columns().error
+    assert set(errors[3::10]) == {"SkillFailedError"}
+    assert sum(map(bool, errors)) == len(errors[3::10])
+
+
 @in_loop
 async def test_options_travel() -> None:
-    """The engine over there has the guards and the options of the one here."""
+    """The engine over there has the guards and the options of the one here: a timeout, and three threads."""
 
     @skill(id="slow")
     async def slow() -> None:
         await asyncio.sleep(5.0)
 
-    guards = GuardOptions(timeout=0.05, breaker_failures=None)
-    async with engine_of(slow, guards=guards, functions=FunctionOptions(max_threads=3)) as engine:
-        result = await run_in_child(engine, scenario("slow", rate=50.0))
-    assert set(result.requests.columns().error) == {"ExecutionTimeoutError"}
+    under_way: list[int] = []
+
+    @skill(id="threaded")
+    def threaded() -> None:
+        under_way.append(1)
+        crowd = len(under_way)
+        time.sleep(0.02)
+        under_way.pop()
+        if crowd != 3:
+            raise RuntimeError(crowd)
+
+    guards = GuardOptions(timeout=0.3, breaker_failures=None)
+    threads = Scenario("threaded", {}, (Stage(None, concurrency=8),), count=60)
+    async with engine_of(slow, threaded, guards=guards, functions=FunctionOptions(max_threads=3)) as engine:
+        timed = await run_in_child(engine, scenario("slow", rate=50.0))
+        crowded = await run_in_child(engine, threads)
+    assert set(timed.requests.columns().error) == {"ExecutionTimeoutError"}
+    assert crowded.requests.columns().ok.mean() > 0.5  # with more threads or fewer it seldom is three
 
 
 @in_loop
@@ -309,18 +337,26 @@ async def test_what_cannot_travel_is_refused() -> None:
 
 @in_loop
 async def test_a_process_serves_one_scenario_after_another() -> None:
-    """The second scenario finds the process, and its engine, warm; closing ends it."""
-    async with engine_of(elsewhere) as engine, Child(engine) as child:
-        pids = []
-        for number in (1, 2):
-            requests = Requests()
-            ending = await child.run(scenario("elsewhere", {"number": number, "home": HOME}), requests)
-            assert ending.reason == "duration"
-            assert requests.columns().ok.all()
-            pids.append(child.pid)
-        assert pids[0] == pids[1]
-        assert pids[0] is not None
-    assert await all_gone([pids[0]], 0.0)
+    """The second scenario finds the process, and the engine in it with what its skill has kept; closing ends it."""
+    called: list[int] = []
+
+    @skill(id="novice")
+    async def novice() -> None:
+        called.append(1)
+        if len(called) > 10:
+            raise RuntimeError("called before")
+
+    ten = Scenario("novice", {}, (Stage(None, concurrency=1),), count=10)
+    async with engine_of(novice) as engine, Child(engine) as child:
+        first, second = Requests(), Requests()
+        await child.run(ten, first)
+        pid = child.pid
+        await child.run(ten, second)
+        assert pid is not None
+        assert child.pid == pid
+    assert first.columns().ok.all()
+    assert not second.columns().ok.any()
+    assert await all_gone([pid], 0.0)
 
 
 @skill(id="at-once")

@@ -47,7 +47,7 @@ async def crowded(most: int) -> None:
 
 async def capacity(target: Any, most: int, **options: Any) -> CapacityResult:
     """Returns what find_capacity says of a skill in a process of its own."""
-    options = {"slo": "p95 < 150 ms", "start": 200.0, "duration": 7.0, **options}
+    options = {"slo": "p95 < 150 ms", "start": 200.0, "duration": 4.0, **options}
     async with engine_of(target) as engine:
         return await find_capacity(engine, target.definition.id, {"most": most}, where="process", **options)
 
