@@ -289,6 +289,7 @@ def test_a_status_counts_more_than_an_unreadable_body(fields: dict[str, Any]) ->
         ("deflate", zlib.compress(b'{"a": 1}')[2:-4]),
         ("identity", b'{"a": 1}'),
     ],
+    ids=["gzip", "x-gzip", "gzip in parts", "gzip with zeros behind", "deflate", "raw deflate", "identity"],
 )
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 def test_compressed_answers(encoding: str, content: bytes, step: int) -> None:
