@@ -27,7 +27,7 @@ lab: setup ## open JupyterLab in notebooks/, on this machine only
 	@$(PY) -m skilllab.cli lab $(ARGS)
 
 test: setup ## run all tests: package, notebooks and browser
-	@SKILLLAB_FAST=1 $(PY) -m pytest --nbval-lax --nbval-current-env $(ARGS)
+	@SKILLLAB_FAST=1 $(PY) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env $(ARGS)
 
 check: setup ## lint, formatting, types, and imports that only go down
 	@$(PY) -m ruff check

@@ -18,14 +18,14 @@ settings.register_profile(
 settings.register_profile("hunt", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "skilllab"))
 
+PACKAGES = {"chromium": "chromium", "bwrap": "bubblewrap"}
 
-def pytest_collection_finish() -> None:
-    """Leaves the thousands of collected tests out of every garbage collection, which benchmarks make by the hundred."""
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_collections() -> None:
+    """Leaves what was there before a module out of every garbage collection, of which benchmarks make many."""
     gc.collect()
     gc.freeze()
-
-
-PACKAGES = {"chromium": "chromium", "bwrap": "bubblewrap"}
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def block_for(seconds: float) -> int:
 
 @pytest.mark.slow
 def test_a_plain_function_does_not_stop_the_loop() -> None:
-    """While a plain function sleeps and computes, 99 of 100 turns of the loop come at most 20 ms late; on it, they would not.
+    """While a plain function sleeps and computes, 99 of 100 turns of the loop come at most 40 ms late; on it, they would not.
 
     A busy machine delays every loop: then what a bare thread does to it at the same time is the measure.
     """
@@ -130,7 +130,7 @@ def test_a_plain_function_does_not_stop_the_loop() -> None:
         return [min(column) for column in zip(*rounds, strict=True)]
 
     ours, bare_thread, on_the_loop = asyncio.run(run())
-    assert ours <= max(0.02, 2 * bare_thread)
+    assert ours <= max(0.04, 2 * bare_thread)
     assert on_the_loop > 0.2
 
 
