@@ -78,9 +78,7 @@ async def test_a_listener_that_raises_ends_the_test_in_a_process_too() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("most", "start"), [(1, 200.0), (20, 400.0)], ids=["before its first batch", "at a high rate"]
-)
+@pytest.mark.parametrize(("most", "start"), [(1, 200.0), (20, 400.0)], ids=["before its first batch", "at a high rate"])
 @in_loop
 async def test_a_probe_whose_process_is_lost_is_broken(most: int, start: float) -> None:
     """The search goes on below that rate with another process, and all probes are there, with a warning."""
