@@ -3,6 +3,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 ARGS ?=
+PYTEST := SKILLLAB_FAST=1 $(PY) -m pytest --nbval-lax --nbval-current-env
+TWO := -n 2 --dist loadscope --no-loadscope-reorder
 
 # The environment is as its inputs were: another pyproject, other pins or another folder make another stamp.
 STAMP := .venv/.stamp-$(shell { cat pyproject.toml constraints.txt; pwd; } | cksum | cut -d' ' -f1)
@@ -26,8 +28,13 @@ run: setup ## run every notebook in its fast setting and write results/index.htm
 lab: setup ## open JupyterLab in notebooks/, on this machine only
 	@$(PY) -m skilllab.cli lab $(ARGS)
 
-test: setup ## run all tests: package, notebooks and browser
-	@SKILLLAB_FAST=1 $(PY) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env $(ARGS)
+test: setup ## run all tests: package and browser two modules at a time, then the notebooks, which time what they run
+ifdef ARGS
+	@$(PYTEST) $(ARGS)
+else
+	@$(PYTEST) $(TWO) tests
+	@$(PYTEST) notebooks
+endif
 
 check: setup ## lint, formatting, types, and imports that only go down
 	@$(PY) -m ruff check

@@ -168,15 +168,13 @@ def test_a_small_matrix() -> None:
 
 @pytest.mark.slow
 def test_no_limit_is_ignored() -> None:
-    """Every limit, in every isolation of this machine and every way to run a skill, is enforced or refused."""
-    found = asyncio.run(lab.matrix())
+    """Every limit, in every way to run a skill, is enforced or refused; notebook 03 looks at every isolation."""
+    isolation = ways.here()[-1]
+    found = asyncio.run(lab.matrix([isolation]))
     assert [cell for cell in found.cells if cell.outcome == "ignored"] == []
-    assert len(found.cells) == len(LIMITS) * len(ways.KINDS) * len(ways.here())
+    assert len(found.cells) == len(LIMITS) * len(ways.KINDS)
     refused = {cell.limit for cell in found.cells if cell.outcome == "refused"}
-    assert refused <= {"max_disk", "max_network_requests", "max_processes"}
-    assert not {cell.limit for cell in found.cells if cell.outcome == "refused" and cell.isolation == "bubblewrap"} - {
-        "max_processes"
-    }
+    assert refused <= {"max_processes"} | ({"max_disk", "max_network_requests"} if isolation == "process" else set())
 
 
 @pytest.mark.slow
