@@ -188,7 +188,9 @@ def run_panel(panel: PanelOnPage, words: str, picture: Path) -> None:
 
 
 def watch_panel(panel: PanelOnPage, picture: Path) -> None:
-    """Starts a load test, watches it, stops it and finds what was measured; then leaves another one running."""
+    """Starts a load test of 10 s, watches it, stops it and finds what was measured; then leaves another one running."""
+    while "10 s" not in panel.summary:
+        panel.move(panel.controls[3])
     first = panel.summary
     panel.run()
     panel.wait_for_words_with("so far")
