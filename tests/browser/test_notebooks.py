@@ -193,7 +193,7 @@ def watch_panel(panel: PanelOnPage, picture: Path) -> None:
         panel.move(panel.controls[3])
     first = panel.summary
     panel.run()
-    panel.wait_for_words_with("so far")
+    panel.wait_for_words_with("p50")  # after the warm-up
     panel.panel.screenshot(path=picture)
     assert panel.run_button.inner_text() == "Stop"
     panel.run()
