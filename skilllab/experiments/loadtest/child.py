@@ -36,7 +36,7 @@ from skilllab.programs.values import Values, pack
 
 _BOOT = "import sys; sys.path.insert(0, {!r}); from skilllab.experiments.loadtest.program import main; main()"
 _START = 60.0  # s that the process may take to start: far beyond any import
-_GRACE = 0.08  # s between the SIGTERM of a stop and the SIGKILL
+_GRACE = 0.06  # s between the SIGTERM of a stop and the SIGKILL
 _LOOK = 0.002  # s between two looks whether the process has ended
 
 

@@ -26,7 +26,7 @@ from skilllab.programs.values import Values, pack
 from skilllab.registry import InMemorySkillRegistry
 
 _EVERY = 0.25  # s between two batches
-_PATIENCE = 0.03  # s that what was stopped may take to end; then it ends with this process
+_PATIENCE = 0.02  # s that what was stopped may take to end; then it ends with this process
 
 
 def main() -> None:
