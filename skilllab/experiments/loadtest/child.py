@@ -2,7 +2,7 @@
 
 What travels there: the skill's definition with its function (by reference where it can be imported, else pickled by
 value), the engine's options and the scenario. What comes back, four times a second: the requests that have ended. The
-process ends with `aclose`, at the latest 80 ms after a stop, and when this one dies.
+process ends with `aclose`, when this one dies, and after a stop: by itself within 60 ms, or killed.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ class Probe:
     rate: of arrivals, 1/s. seconds: in which they came. elapsed: until the last of them had its end. requests: that
     count, after the first quarter. loads: of each condition, see `edge.load`. values: of each condition's metric, however
     few the requests. phase: "alone", "bracket" or "edge". late: share of requests that the generator sent late, by
-    `lateness` or more. lost: how the process of the load test ended by itself, "" where it
-    did not; such a probe is broken, whatever was answered before.
+    `lateness` or more. lost: how the process of the load test ended by itself, "" where it did not; such a probe is broken,
+    whatever was answered before.
     """
 
     rate: float
